@@ -1,0 +1,258 @@
+//! Destinations: one canonical form for every way to write an address, and the rule that protects it.
+//!
+//! A protected IPv4 address can be reached through several IPv6 spellings (v4-mapped, v4-compatible, 6to4, NAT64) and
+//! through `0.0.0.0`/`::`, which Linux takes for loopback. All hooks look up [`Address::canonical`], so that a rule
+//! written once holds for all of them.
+
+use crate::pod;
+
+pod! {
+    size: 16,
+    /// An IPv4 or IPv6 address. IPv4 is held in its v4-mapped form `::ffff:a.b.c.d`.
+    ///
+    /// Each word is in network byte order, as the kernel's contexts and packets hold it, so that the 16 bytes in
+    /// memory are the address as it is written.
+    #[derive(Hash, Default)]
+    pub struct Address {
+        /// The four words, first to last, each in network byte order.
+        pub words: [u32; 4],
+    }
+}
+
+/// How a destination was spelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spelling {
+    /// The address itself, or its v4-mapped form, for which the kernel sends IPv4.
+    Direct,
+    /// An IPv6 address that embeds a protected IPv4 one for some translator on the way (v4-compatible, 6to4, NAT64).
+    Embedded,
+}
+
+const MAPPED: u32 = 0x0000_ffff_u32.to_be();
+const NAT64: u32 = 0x0064_ff9b_u32.to_be();
+const ONE: u32 = 1_u32.to_be();
+const LOOPBACK: u32 = 0x7f00_0001_u32.to_be();
+
+// === impl Address ===
+
+impl Address {
+    /// An IPv4 address from its 32 bits in network byte order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_v4(network_order: u32) -> Self {
+        Self {
+            words: [0, 0, MAPPED, network_order],
+        }
+    }
+
+    /// An address from its 16 bytes as written; IPv4 in v4-mapped form.
+    #[must_use]
+    pub const fn from_octets(octets: [u8; 16]) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = octets;
+        Self {
+            words: [
+                u32::from_ne_bytes([a, b, c, d]),
+                u32::from_ne_bytes([e, f, g, h]),
+                u32::from_ne_bytes([i, j, k, l]),
+                u32::from_ne_bytes([m, n, o, p]),
+            ],
+        }
+    }
+
+    /// The 16 bytes as written; IPv4 in v4-mapped form.
+    #[must_use]
+    pub const fn octets(self) -> [u8; 16] {
+        let [w, x, y, z] = self.words;
+        let ([a, b, c, d], [e, f, g, h]) = (w.to_ne_bytes(), x.to_ne_bytes());
+        let ([i, j, k, l], [m, n, o, p]) = (y.to_ne_bytes(), z.to_ne_bytes());
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+    }
+
+    /// The IPv4 address in network byte order, if this is one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn v4(self) -> Option<u32> {
+        let [w, x, y, v4] = self.words;
+        if w == 0 && x == 0 && y == MAPPED {
+            Some(v4)
+        } else {
+            None
+        }
+    }
+
+    /// The address a rule is looked up by, and how it was spelled.
+    ///
+    /// Embedded IPv4 addresses are taken out of `::/96`, `2002::/16` and `64:ff9b::/96`. Unspecified addresses
+    /// become `127.0.0.1`, as the kernel does on connect. `::1` stays itself.
+    #[inline(always)]
+    #[must_use]
+    pub const fn canonical(self) -> (Self, Spelling) {
+        let [w, x, y, z] = self.words;
+        if w == 0 && x == 0 && y == MAPPED {
+            return (Self::from_v4(loopback_if_unspecified(z)), Spelling::Direct);
+        }
+        if w == 0 && x == 0 && y == 0 {
+            return match z {
+                0 => (Self::from_v4(LOOPBACK), Spelling::Direct),
+                ONE => (self, Spelling::Direct),
+                v4 => (Self::from_v4(v4), Spelling::Embedded),
+            };
+        }
+        if w == NAT64 && x == 0 && y == 0 {
+            return (Self::from_v4(loopback_if_unspecified(z)), Spelling::Embedded);
+        }
+        let (high, low) = (u32::from_be(w), u32::from_be(x));
+        if high >> 16 == 0x2002 {
+            let v4 = ((high << 16) | (low >> 16)).to_be();
+            return (Self::from_v4(loopback_if_unspecified(v4)), Spelling::Embedded);
+        }
+        (self, Spelling::Direct)
+    }
+}
+
+const fn loopback_if_unspecified(v4: u32) -> u32 {
+    if v4 == 0 { LOOPBACK } else { v4 }
+}
+
+/// What a protected destination is. The numbers are part of the ABI.
+pub mod target {
+    /// Not protected.
+    pub const NONE: u32 = 0;
+    /// An instance metadata service: blocked.
+    pub const IMDS: u32 = 1;
+    /// The credential endpoint: steered to the enforcer.
+    pub const CREDENTIALS: u32 = 2;
+    /// A port of the ECS agent itself: blocked, so that nobody goes around the enforcer.
+    pub const AGENT: u32 = 3;
+}
+
+/// Where a rule holds. The numbers are part of the ABI.
+pub mod scope {
+    /// In every network namespace.
+    pub const EVERYWHERE: u32 = 0;
+    /// Only in the host's network namespace (loopback addresses: elsewhere they are the container's own).
+    pub const HOST_NETNS: u32 = 1;
+}
+
+pod! {
+    size: 16,
+    /// One row of the address table: what a destination is, and which of its ports are meant.
+    pub struct AddressRule {
+        /// One of [`target`].
+        pub target: u32,
+        /// One of [`scope`].
+        pub scope: u32,
+        /// Up to four ports in host byte order; all zero means every port and every protocol.
+        pub ports: [u16; 4],
+    }
+}
+
+impl AddressRule {
+    /// Whether the rule is about this port (host byte order; 0 where the protocol has none).
+    #[inline(always)]
+    #[must_use]
+    pub const fn covers(&self, port: u16) -> bool {
+        let [a, b, c, d] = self.ports;
+        if a == 0 && b == 0 && c == 0 && d == 0 {
+            return true;
+        }
+        port != 0 && (port == a || port == b || port == c || port == d)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use core::net::{Ipv4Addr, Ipv6Addr};
+    use std::vec::Vec;
+
+    use proptest::prelude::{any, prop_assert_eq, proptest};
+
+    use super::{Address, AddressRule, Spelling, scope, target};
+
+    fn v4(text: &str) -> Address {
+        Address::from_v4(u32::from_ne_bytes(text.parse::<Ipv4Addr>().unwrap().octets()))
+    }
+
+    fn v6(text: &str) -> Address {
+        Address::from_octets(text.parse::<Ipv6Addr>().unwrap().octets())
+    }
+
+    #[test]
+    fn every_spelling_of_the_metadata_address_is_the_same_destination() {
+        let imds = v4("169.254.169.254");
+        for (spelled, how) in [
+            (v6("::ffff:169.254.169.254"), Spelling::Direct),
+            (v6("::169.254.169.254"), Spelling::Embedded),
+            (v6("2002:a9fe:a9fe::"), Spelling::Embedded),
+            (v6("2002:a9fe:a9fe:1:2:3:4:5"), Spelling::Embedded),
+            (v6("64:ff9b::a9fe:a9fe"), Spelling::Embedded),
+        ] {
+            assert_eq!(spelled.canonical(), (imds, how), "{:?}", spelled.octets());
+        }
+    }
+
+    #[test]
+    fn unspecified_addresses_are_loopback_as_the_kernel_takes_them() {
+        let loopback = (v4("127.0.0.1"), Spelling::Direct);
+        assert_eq!(v4("0.0.0.0").canonical(), loopback);
+        assert_eq!(v6("::").canonical(), loopback);
+        assert_eq!(v6("::1").canonical(), (v6("::1"), Spelling::Direct));
+    }
+
+    #[test]
+    fn other_ipv6_addresses_stay_themselves() {
+        for text in [
+            "fd00:ec2::254",
+            "2001:db8::1",
+            "64:ff9b:1::a9fe:a9fe",
+            "fe80::1",
+            "2003:a9fe:a9fe::",
+        ] {
+            assert_eq!(v6(text).canonical(), (v6(text), Spelling::Direct), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_rule_without_ports_covers_all_and_one_with_ports_only_those() {
+        let rule = |ports| AddressRule {
+            target: target::AGENT,
+            scope: scope::HOST_NETNS,
+            ports,
+        };
+        assert!(rule([0; 4]).covers(0) && rule([0; 4]).covers(80));
+        let agent = rule([51678, 51679, 0, 0]);
+        let covered: Vec<u16> = (0..=u16::MAX).filter(|port| agent.covers(*port)).collect();
+        assert_eq!(covered, [51678, 51679]);
+    }
+
+    proptest! {
+        #[test]
+        fn octets_survive_the_way_through_words(octets in any::<[u8; 16]>()) {
+            prop_assert_eq!(Address::from_octets(octets).octets(), octets);
+        }
+
+        #[test]
+        fn canonical_form_is_a_fixed_point(octets in any::<[u8; 16]>()) {
+            let (canonical, _) = Address::from_octets(octets).canonical();
+            prop_assert_eq!(canonical.canonical(), (canonical, Spelling::Direct));
+        }
+
+        #[test]
+        fn embedded_forms_of_any_ipv4_address_name_it(bits in 2_u32..) {
+            let octets = bits.to_be_bytes();
+            let [a, b, c, d] = octets;
+            let wanted = Address::from_v4(u32::from_ne_bytes(octets));
+            let [high, low] = [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])];
+            for spelled in [
+                Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, high, low),
+                Ipv6Addr::new(0, 0, 0, 0, 0, 0, high, low),
+                Ipv6Addr::new(0x2002, high, low, 0, 0, 0, 0, 1),
+                Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, high, low),
+            ] {
+                prop_assert_eq!(Address::from_octets(spelled.octets()).canonical().0, wanted);
+            }
+        }
+    }
+}

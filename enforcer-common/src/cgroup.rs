@@ -1,0 +1,124 @@
+//! Cgroup classes: whose processes are containers, whose are trusted host services, and which one counts when several
+//! ancestors are known.
+
+/// Deepest level of the cgroup tree the kernel side looks at; level 0 is the hierarchy's root. The user side refuses to
+/// classify a cgroup below it, because such an entry would never be seen.
+pub const MAX_LEVEL: u32 = 15;
+
+/// What the processes of a cgroup are.
+///
+/// There is no "unknown": what nobody classified is [`CgroupClass::Guarded`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum CgroupClass {
+    /// Containers, and everything nobody vouched for.
+    #[default]
+    Guarded,
+    /// Trusted host services.
+    Host,
+}
+
+// === impl CgroupClass ===
+
+impl CgroupClass {
+    /// The number this class has in the class map. Part of the ABI; 0 is never written.
+    #[must_use]
+    pub const fn to_raw(self) -> u32 {
+        match self {
+            Self::Guarded => 1,
+            Self::Host => 2,
+        }
+    }
+
+    /// The class of a number read from the class map. A number this version does not know is guarded.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_raw(raw: u32) -> Self {
+        if raw == Self::Host.to_raw() {
+            Self::Host
+        } else {
+            Self::Guarded
+        }
+    }
+}
+
+/// Classifies a cgroup by its ancestry: the deepest known ancestor wins, nobody known means guarded.
+///
+/// `ancestor_at` gives the cgroup ID at a level (0 where the cgroup is not that deep, or where there is no cgroup at
+/// all), `class_of` the number in the class map. Both sides run this very function: in the kernel the closures are a
+/// helper call and a map lookup.
+#[inline(always)]
+pub fn classify(mut ancestor_at: impl FnMut(u32) -> u64, mut class_of: impl FnMut(u64) -> Option<u32>) -> CgroupClass {
+    let mut class = CgroupClass::Guarded;
+    let mut level = 0;
+    while level <= MAX_LEVEL {
+        let id = ancestor_at(level);
+        if id == 0 {
+            break;
+        }
+        if let Some(raw) = class_of(id) {
+            class = CgroupClass::from_raw(raw);
+        }
+        level += 1;
+    }
+    class
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::{collections::HashMap, vec::Vec};
+
+    use proptest::{
+        collection::{hash_map, vec},
+        prelude::{prop_assert_eq, proptest},
+    };
+
+    use super::{CgroupClass, MAX_LEVEL, classify};
+
+    fn class(path: &[u64], known: &HashMap<u64, u32>) -> CgroupClass {
+        classify(
+            |level| path.get(level as usize).copied().unwrap_or(0),
+            |id| known.get(&id).copied(),
+        )
+    }
+
+    const HOST: u32 = CgroupClass::Host.to_raw();
+    const GUARDED: u32 = CgroupClass::Guarded.to_raw();
+
+    #[test]
+    fn an_unknown_cgroup_is_guarded() {
+        assert_eq!(class(&[1, 5, 9], &HashMap::new()), CgroupClass::Guarded);
+    }
+
+    #[test]
+    fn a_socket_without_a_cgroup_is_guarded() {
+        assert_eq!(class(&[], &HashMap::from([(0, HOST)])), CgroupClass::Guarded);
+    }
+
+    #[test]
+    fn the_deepest_known_ancestor_wins() {
+        let known = HashMap::from([(5, HOST), (9, GUARDED)]);
+        assert_eq!(class(&[1, 5], &known), CgroupClass::Host);
+        assert_eq!(class(&[1, 5, 7, 8], &known), CgroupClass::Host);
+        assert_eq!(class(&[1, 5, 9], &known), CgroupClass::Guarded);
+        assert_eq!(class(&[1, 5, 9, 10, 11], &known), CgroupClass::Guarded);
+    }
+
+    #[test]
+    fn a_class_number_from_the_future_is_guarded() {
+        assert_eq!(class(&[1, 5], &HashMap::from([(5, 77)])), CgroupClass::Guarded);
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_search_from_the_deepest_end(
+            path in vec(1_u64..40, 1..24),
+            known in hash_map(1_u64..40, 1_u32..3, 0..20),
+        ) {
+            let seen: Vec<u64> = path.iter().copied().take(MAX_LEVEL as usize + 1).collect();
+            let expected = seen.iter().rev().find_map(|id| known.get(id)).copied();
+            prop_assert_eq!(class(&path, &known), expected.map_or(CgroupClass::Guarded, CgroupClass::from_raw));
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! The kernel side's decision: one attempt to reach a protected destination, one verdict.
+//!
+//! [`decide`] is the only place that chooses, for socket hooks and packet hooks alike, and the fail mode is written
+//! here and nowhere else: whoever is not known to be a host service is guarded (see [`crate::cgroup`]), and a guarded
+//! attempt that no arm allows is denied.
+
+use crate::{
+    address::{AddressRule, Spelling, scope, target},
+    cgroup::CgroupClass,
+};
+
+/// IANA protocol number of TCP.
+pub const TCP: u8 = 6;
+/// IANA protocol number of UDP.
+pub const UDP: u8 = 17;
+
+/// One attempt to reach a destination that has a rule.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt {
+    /// The sender's class.
+    pub class: CgroupClass,
+    /// How the destination was spelled.
+    pub spelling: Spelling,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// Destination port in host byte order; 0 where the protocol has none.
+    pub port: u16,
+    /// Whether the sender is in the host's network namespace.
+    pub in_host_netns: bool,
+}
+
+/// What happens to an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not protected: let it pass, say nothing.
+    Pass,
+    /// Protected, and the sender may: let it pass, record it.
+    Allow(Reason),
+    /// The credential endpoint: take it to the enforcer, carry the identity.
+    Steer,
+    /// Refuse and record it.
+    Deny(Reason),
+}
+
+macro_rules! numbered {
+    ($(#[$attribute:meta])* pub enum $name:ident { $( $(#[$doc:meta])* $variant:ident = $number:literal $text:literal, )* }) => {
+        $(#[$attribute])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u32)]
+        pub enum $name { $( $(#[$doc])* $variant = $number, )* }
+
+        impl $name {
+            /// Every variant, in the order of its number.
+            pub const ALL: &'static [Self] = &[ $( Self::$variant, )* ];
+
+            /// The number in the ABI.
+            #[inline(always)]
+            #[must_use]
+            pub const fn to_raw(self) -> u32 {
+                self as u32
+            }
+
+            /// The variant of a number read from a record, `None` for one this version does not know.
+            #[must_use]
+            pub const fn from_raw(raw: u32) -> Option<Self> {
+                match raw { $( $number => Some(Self::$variant), )* _ => None }
+            }
+
+            /// The name in audit records and on the command line; never changes.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $( Self::$variant => $text, )* }
+            }
+        }
+    };
+}
+pub(crate) use numbered;
+
+numbered! {
+    /// Why. The numbers and names are part of the ABI and of the audit schema: add, never renumber.
+    pub enum Reason {
+        /// The sender is a trusted host service.
+        HostCgroup = 1 "host_cgroup",
+        /// A container asked the credential endpoint.
+        CredentialEndpoint = 2 "credential_endpoint",
+
+        /// Instance metadata is not for containers.
+        ImdsBlocked = 10 "imds_blocked",
+        /// A port of the credential address other than the endpoint's, the steer ports included.
+        EndpointPort = 11 "endpoint_port",
+        /// The credential endpoint over something that is not TCP.
+        EndpointProtocol = 12 "endpoint_protocol",
+        /// The credential endpoint through an IPv6 form that embeds its address.
+        EndpointEmbedded = 13 "endpoint_embedded",
+        /// The ECS agent's own port, past the enforcer.
+        AgentDirect = 14 "agent_direct",
+
+        /// A TCP or UDP packet that a socket hook should have refused: a bypass, or our bug.
+        SocketLayerMissed = 20 "socket_layer_missed",
+        /// A packet from a raw or packet socket, or of a protocol that has no socket hook.
+        RawPacket = 21 "raw_packet",
+        /// A packet to a steer port whose sending socket the kernel does not tell.
+        SenderUnknown = 22 "sender_unknown",
+        /// A packet to a steer port from another socket than the one whose connection it claims to be.
+        SenderMismatch = 23 "sender_mismatch",
+
+        /// Two network namespaces claimed one connection tuple, and no packet settled whose it is.
+        HandshakeAmbiguous = 30 "handshake_ambiguous",
+        /// The handshake map (or socket storage) is full.
+        HandshakeNotStored = 31 "handshake_not_stored",
+        /// A connection reached the enforcer without anybody having announced it.
+        HandshakeMissing = 32 "handshake_missing",
+    }
+}
+
+/// Decides an attempt to reach a destination whose rule is `rule`. Pure, total, and the same for every hook.
+///
+/// `endpoint_port` is the credential endpoint's port (80) in host byte order.
+#[inline(always)]
+#[must_use]
+pub const fn decide(rule: &AddressRule, attempt: &Attempt, endpoint_port: u16) -> Verdict {
+    if rule.target == target::NONE || !rule.covers(attempt.port) {
+        return Verdict::Pass;
+    }
+    if rule.scope == scope::HOST_NETNS && !attempt.in_host_netns {
+        return Verdict::Pass;
+    }
+    if matches!(attempt.class, CgroupClass::Host) {
+        return Verdict::Allow(Reason::HostCgroup);
+    }
+    match rule.target {
+        target::CREDENTIALS => decide_endpoint(attempt, endpoint_port),
+        target::AGENT => Verdict::Deny(Reason::AgentDirect),
+        // IMDS, and any target a newer controller may have written: refused.
+        _ => Verdict::Deny(Reason::ImdsBlocked),
+    }
+}
+
+#[inline(always)]
+const fn decide_endpoint(attempt: &Attempt, endpoint_port: u16) -> Verdict {
+    if attempt.protocol != TCP {
+        return Verdict::Deny(Reason::EndpointProtocol);
+    }
+    if attempt.port != endpoint_port {
+        return Verdict::Deny(Reason::EndpointPort);
+    }
+    match attempt.spelling {
+        Spelling::Direct => Verdict::Steer,
+        Spelling::Embedded => Verdict::Deny(Reason::EndpointEmbedded),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+
+    use super::{Attempt, Reason, TCP, UDP, Verdict, decide};
+    use crate::{
+        address::{AddressRule, Spelling, scope, target},
+        cgroup::CgroupClass,
+    };
+
+    const fn rule(target: u32) -> AddressRule {
+        AddressRule {
+            target,
+            scope: scope::EVERYWHERE,
+            ports: [0; 4],
+        }
+    }
+
+    const GUARDED: Attempt = Attempt {
+        class: CgroupClass::Guarded,
+        spelling: Spelling::Direct,
+        protocol: TCP,
+        port: 80,
+        in_host_netns: false,
+    };
+
+    #[test]
+    fn metadata_is_refused_to_containers_and_open_to_the_host() {
+        assert_eq!(
+            decide(&rule(target::IMDS), &GUARDED, 80),
+            Verdict::Deny(Reason::ImdsBlocked)
+        );
+        let host = Attempt {
+            class: CgroupClass::Host,
+            ..GUARDED
+        };
+        assert_eq!(
+            decide(&rule(target::IMDS), &host, 80),
+            Verdict::Allow(Reason::HostCgroup)
+        );
+    }
+
+    #[test]
+    fn the_endpoint_is_steered_by_tcp_on_its_port_and_nothing_else() {
+        let credentials = rule(target::CREDENTIALS);
+        assert_eq!(decide(&credentials, &GUARDED, 80), Verdict::Steer);
+        for (attempt, reason) in [
+            (
+                Attempt {
+                    protocol: UDP,
+                    ..GUARDED
+                },
+                Reason::EndpointProtocol,
+            ),
+            (Attempt { port: 51680, ..GUARDED }, Reason::EndpointPort),
+            (
+                Attempt {
+                    spelling: Spelling::Embedded,
+                    ..GUARDED
+                },
+                Reason::EndpointEmbedded,
+            ),
+        ] {
+            assert_eq!(decide(&credentials, &attempt, 80), Verdict::Deny(reason));
+        }
+    }
+
+    #[test]
+    fn a_host_service_is_never_steered() {
+        let host = Attempt {
+            class: CgroupClass::Host,
+            ..GUARDED
+        };
+        assert_eq!(
+            decide(&rule(target::CREDENTIALS), &host, 80),
+            Verdict::Allow(Reason::HostCgroup)
+        );
+    }
+
+    #[test]
+    fn the_agents_loopback_port_is_guarded_only_where_the_agent_listens() {
+        let agent = AddressRule {
+            scope: scope::HOST_NETNS,
+            ports: [51679, 0, 0, 0],
+            ..rule(target::AGENT)
+        };
+        let here = Attempt {
+            port: 51679,
+            in_host_netns: true,
+            ..GUARDED
+        };
+        assert_eq!(decide(&agent, &here, 80), Verdict::Deny(Reason::AgentDirect));
+        assert_eq!(
+            decide(
+                &agent,
+                &Attempt {
+                    in_host_netns: false,
+                    ..here
+                },
+                80
+            ),
+            Verdict::Pass
+        );
+        assert_eq!(decide(&agent, &Attempt { port: 8080, ..here }, 80), Verdict::Pass);
+    }
+
+    #[test]
+    fn reasons_keep_their_numbers() {
+        for reason in Reason::ALL {
+            assert_eq!(Reason::from_raw(reason.to_raw()), Some(*reason));
+        }
+        assert_eq!(Reason::from_raw(0), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_guarded_attempt_at_a_rule_without_limits_never_passes(
+            target in 1_u32..9, protocol in any::<u8>(), port in any::<u16>(),
+            embedded in any::<bool>(), in_host_netns in any::<bool>(),
+        ) {
+            let spelling = if embedded { Spelling::Embedded } else { Spelling::Direct };
+            let attempt = Attempt { class: CgroupClass::Guarded, spelling, protocol, port, in_host_netns };
+            let verdict = decide(&rule(target), &attempt, 80);
+            prop_assert!(matches!(verdict, Verdict::Deny(_) | Verdict::Steer));
+            let steered = target == super::target::CREDENTIALS && protocol == TCP && port == 80 && !embedded;
+            prop_assert_eq!(verdict == Verdict::Steer, steered);
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! Pins the layout of every record shared with the kernel side. A change here needs a new `ABI_VERSION`.
+
+use core::mem::offset_of;
+
+use enforcer_common::{
+    ABI_VERSION,
+    address::{Address, AddressRule},
+    event::Event,
+    handshake::{Handshake, HandshakeKey},
+    identity::Identity,
+    settings::Settings,
+};
+
+/// `(type, size, [(field, offset)])`
+macro_rules! layout {
+    ($type:ty: $($field:ident),*) => {
+        (stringify!($type), size_of::<$type>(), vec![$((stringify!($field), offset_of!($type, $field))),*])
+    };
+}
+
+#[test]
+fn records_have_the_layout_of_abi_version_1() {
+    assert_eq!(ABI_VERSION, 1);
+    let layouts = [
+        layout!(Address: words),
+        layout!(AddressRule: target, scope, ports),
+        layout!(Identity: cgroup_id, socket_cgroup_id, netns_cookie, socket_cookie, pid, tid, uid, gid, comm),
+        layout!(HandshakeKey: client, server, client_port, server_port),
+        layout!(Handshake: identity, state, reserved),
+        layout!(Settings: abi_version, endpoint_address, host_netns_cookie, endpoint_port, steer_port,
+            packet_steer_port, reserved, reserved2),
+        layout!(Event: time_ns, sequence, cpu, hook, outcome, reason, target, ifindex, destination, destination_port,
+            source_port, protocol, identity, source),
+    ];
+    let text: String = layouts.iter().map(|layout| format!("{layout:?}\n")).collect();
+    assert_eq!(text, include_str!("layout.txt"));
+}
