@@ -39,15 +39,11 @@ numbered! {
 }
 
 pod! {
-    size: 144,
+    size: 136,
     /// One decision of one hook.
     pub struct Event {
         /// Time of the decision, nanoseconds of `CLOCK_MONOTONIC`.
         pub time_ns: u64,
-        /// Running number of this CPU's events, lost ones included: a gap is a loss.
-        pub sequence: u64,
-        /// The CPU whose numbering `sequence` belongs to.
-        pub cpu: u32,
         /// A [`Hook`].
         pub hook: u32,
         /// An [`Outcome`].
@@ -58,17 +54,19 @@ pod! {
         pub target: u32,
         /// Interface index a packet was seen on; 0 in socket hooks.
         pub ifindex: u32,
+        /// IANA protocol number; 0 where it is not known.
+        pub protocol: u32,
         /// The destination as the sender wrote it, IPv4 in v4-mapped form.
         pub destination: Address,
+        /// Source address of a packet, IPv4 in v4-mapped form; zero in socket hooks.
+        pub source: Address,
         /// Destination port in host byte order, as the sender wrote it; 0 where there is none.
         pub destination_port: u16,
         /// Source port in host byte order; 0 where it is not known yet.
         pub source_port: u16,
-        /// IANA protocol number; 0 where it is not known.
-        pub protocol: u32,
+        /// Zero.
+        pub reserved: u32,
         /// The sender.
         pub identity: Identity,
-        /// Source address of a packet, IPv4 in v4-mapped form; zero in socket hooks.
-        pub source: Address,
     }
 }

@@ -29,8 +29,8 @@ fn records_have_the_layout_of_abi_version_1() {
         layout!(Handshake: identity, state, reserved),
         layout!(Settings: abi_version, endpoint_address, host_netns_cookie, endpoint_port, steer_port,
             packet_steer_port, reserved, reserved2),
-        layout!(Event: time_ns, sequence, cpu, hook, outcome, reason, target, ifindex, destination, destination_port,
-            source_port, protocol, identity, source),
+        layout!(Event: time_ns, hook, outcome, reason, target, ifindex, protocol, destination, source,
+            destination_port, source_port, reserved, identity),
     ];
     let text: String = layouts.iter().map(|layout| format!("{layout:?}\n")).collect();
     assert_eq!(text, include_str!("layout.txt"));

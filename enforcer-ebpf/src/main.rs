@@ -1,2 +1,30 @@
-//! stub
-fn main() {}
+//! The enforcer's kernel side. One file per hook family in `hooks`; what they share is beside it.
+#![no_std]
+#![no_main]
+#![feature(core_intrinsics)]
+#![expect(
+    internal_features,
+    reason = "atomic_xadd: the BPF target lacks `AtomicU64::fetch_add`"
+)]
+#![expect(
+    unsafe_code,
+    reason = "BPF contexts and helpers are raw pointers; the verifier checks every access at load"
+)]
+
+mod emit;
+mod handshakes;
+mod hooks;
+mod inspect;
+mod maps;
+mod packet;
+mod rules;
+mod sender;
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

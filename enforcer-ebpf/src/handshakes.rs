@@ -1,0 +1,260 @@
+//! Handshakes, as drawn in `enforcer_common::handshake`: announced by the connect path, confirmed by packets, handed to
+//! the accepted socket. Whatever does not fit ends as a connection without identity, which the controller refuses.
+
+use core::ptr;
+
+use aya_ebpf::{
+    bindings::{__sk_buff, BPF_ANY, BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
+    btf_maps::SkStorage,
+    helpers::generated::{bpf_get_socket_cookie, bpf_sk_fullsock, bpf_sk_storage_get, bpf_skb_cgroup_id},
+};
+use enforcer_common::{
+    counter::Counter,
+    handshake::{Handshake, HandshakeKey, state},
+    identity::Identity,
+    verdict::{Reason, TCP},
+};
+
+use crate::{
+    emit::count,
+    maps::{ACCEPTED, HANDSHAKES, SENDERS},
+    packet::{Network, Transport},
+};
+
+/// The value a socket's storage holds, created from `value` if there is none. aya's own accessor only takes a connect
+/// context; this one serves every hook.
+#[inline(always)]
+fn storage<T>(map: &SkStorage<T>, socket: *mut bpf_sock, value: *mut T) -> *mut T {
+    let flags = if value.is_null() {
+        0
+    } else {
+        BPF_SK_STORAGE_GET_F_CREATE.into()
+    };
+    let map = ptr::from_ref(map).cast_mut().cast();
+    // SAFETY: `socket` comes from the program's context and was checked for null where the verifier demands it; `value`
+    // is null or points to a `T` on the stack, which the kernel copies.
+    unsafe { bpf_sk_storage_get(map, socket.cast(), value.cast(), flags) }.cast()
+}
+
+/// Who steered this socket's connect; `None` if nobody did.
+#[inline(always)]
+fn sender_of(socket: *mut bpf_sock) -> Option<&'static Identity> {
+    // SAFETY: socket storage lives as long as its socket, which the program's context holds.
+    unsafe { storage(&SENDERS, socket, ptr::null_mut()).as_ref() }
+}
+
+/// Puts the identity into the client socket's storage. `false`: no memory; the connect must be refused.
+#[inline(always)]
+pub(crate) fn remember(socket: *mut bpf_sock, identity: &mut Identity) -> bool {
+    let slot = storage(&SENDERS, socket, identity);
+    if slot.is_null() {
+        count(Counter::HandshakesNotStored);
+        return false;
+    }
+    // SAFETY: not null, and as in `sender_of`. A socket that connects again carries its new caller.
+    unsafe { *slot = *identity };
+    true
+}
+
+/// Announces the connection of a steered socket. `Err` names what a person should hear of.
+#[inline(always)]
+pub(crate) fn announce(socket: *mut bpf_sock, key: &HandshakeKey) -> Result<(), (Reason, Identity)> {
+    let Some(identity) = sender_of(socket) else {
+        return Ok(()); // A host service that came here by itself: the controller refuses it by name.
+    };
+    let claimed = Handshake {
+        identity: *identity,
+        state: state::CLAIMED,
+        reserved: 0,
+    };
+    if HANDSHAKES.insert(key, claimed, BPF_NOEXIST.into()).is_ok() {
+        count(Counter::HandshakesRecorded);
+        return Ok(());
+    }
+    let Some(present) = HANDSHAKES.get_ptr_mut(key) else {
+        count(Counter::HandshakesNotStored);
+        return Err((Reason::HandshakeNotStored, *identity));
+    };
+    // SAFETY: a live map value. Writes by two CPUs at once can only be the same mark, or a claim that loses its mark to
+    // a confirmation by packet, which is the better knowledge.
+    let present = unsafe { &mut *present };
+    if present.identity.netns_cookie == identity.netns_cookie {
+        // In one namespace a tuple has one owner at a time: the earlier one is gone.
+        *present = claimed;
+        count(Counter::HandshakesRecorded);
+        return Ok(());
+    }
+    if present.state != state::CONFIRMED {
+        present.state = state::AMBIGUOUS;
+    }
+    count(Counter::HandshakesAmbiguous);
+    Err((Reason::HandshakeAmbiguous, *identity))
+}
+
+/// Takes back the announcement of a client socket that closes before it was accepted.
+#[inline(always)]
+pub(crate) fn abandon(key: &HandshakeKey, socket_cookie: u64) {
+    // SAFETY: the value is read at once.
+    let Some(present) = (unsafe { HANDSHAKES.get(key) }) else {
+        return;
+    };
+    if present.identity.socket_cookie == socket_cookie && HANDSHAKES.remove(key).is_ok() {
+        count(Counter::HandshakesAbandoned);
+    }
+}
+
+/// Moves a handshake into the storage of the accepted socket. `Err` gives why the socket stays without identity.
+#[inline(always)]
+pub(crate) fn accept(socket: *mut bpf_sock, key: &HandshakeKey) -> Result<(), Reason> {
+    // SAFETY: the value is copied at once, before the entry is removed.
+    let Some(mut handshake) = (unsafe { HANDSHAKES.get(key) }).copied() else {
+        count(Counter::HandshakesMissing);
+        return Err(Reason::HandshakeMissing);
+    };
+    // Already gone means that its client closed this instant: the connection is dead anyway.
+    if HANDSHAKES.remove(key).is_ok() {
+        count(Counter::HandshakesAccepted);
+    }
+    if storage(&ACCEPTED, socket, &mut handshake).is_null() {
+        count(Counter::HandshakesNotStored);
+        return Err(Reason::HandshakeNotStored);
+    }
+    Ok(())
+}
+
+/// Checks a packet to the steer port of socket hooks: it must come from the socket that was steered. The opening packet
+/// confirms the handshake; where `at_host` says that it has reached the host's side, it also settles whose it is.
+#[inline(always)]
+pub(crate) fn confirm(
+    skb: *mut __sk_buff,
+    network: &Network,
+    transport: &Transport,
+    key: &HandshakeKey,
+    at_host: bool,
+) -> Result<(), Reason> {
+    let Some((socket, cookie)) = tcp_socket_of(skb, transport) else {
+        return refuse_unless_harmless(skb, transport);
+    };
+    let Some(sender) = sender_of(socket) else {
+        return Err(Reason::SenderMismatch);
+    };
+    if sender.socket_cookie != cookie || network.protocol != TCP {
+        return Err(Reason::SenderMismatch);
+    }
+    if !transport.is_syn() {
+        return Ok(());
+    }
+    // SAFETY: `skb` is the program's context.
+    let socket_cgroup_id = unsafe { bpf_skb_cgroup_id(skb) };
+    let confirmed = Handshake {
+        identity: Identity {
+            socket_cgroup_id,
+            ..*sender
+        },
+        state: state::CONFIRMED,
+        reserved: 0,
+    };
+    settle(key, &confirmed, at_host)
+}
+
+/// Announces and confirms in one: a connection that only packets show, steered by TC.
+#[inline(always)]
+pub(crate) fn admit(
+    skb: *mut __sk_buff,
+    transport: &Transport,
+    key: &HandshakeKey,
+    identity: &Identity,
+) -> Result<(), Reason> {
+    let Some((socket, cookie)) = tcp_socket_of(skb, transport) else {
+        return refuse_unless_harmless(skb, transport);
+    };
+    if !transport.is_syn() {
+        return match sender_of(socket) {
+            Some(sender) if sender.socket_cookie == cookie => Ok(()),
+            _ => Err(Reason::SenderMismatch),
+        };
+    }
+    let mut identity = *identity;
+    if !remember(socket, &mut identity) {
+        return Err(Reason::HandshakeNotStored);
+    }
+    settle(
+        key,
+        &Handshake {
+            identity,
+            state: state::CONFIRMED,
+            reserved: 0,
+        },
+        true,
+    )
+}
+
+/// Writes what a packet proved. Two sockets that both reach the host with one tuple cannot both be right: refuse both.
+#[inline(always)]
+fn settle(key: &HandshakeKey, confirmed: &Handshake, at_host: bool) -> Result<(), Reason> {
+    if let Some(present) = HANDSHAKES.get_ptr_mut(key) {
+        // SAFETY: a live map value; see `announce` for writes at the same time.
+        let present = unsafe { &mut *present };
+        let same_socket = present.identity.socket_cookie == confirmed.identity.socket_cookie;
+        if same_socket && (at_host || present.state != state::AMBIGUOUS) {
+            present.identity.socket_cgroup_id = confirmed.identity.socket_cgroup_id;
+            if at_host {
+                present.state = state::CONFIRMED;
+            }
+            return Ok(());
+        }
+        if !at_host {
+            return Ok(()); // Inside a container's namespace this proves nothing about the host's side.
+        }
+        if present.state == state::CONFIRMED {
+            present.state = state::AMBIGUOUS;
+            count(Counter::HandshakesAmbiguous);
+            return Err(Reason::HandshakeAmbiguous);
+        }
+        *present = *confirmed;
+        return Ok(());
+    }
+    if HANDSHAKES.insert(key, confirmed, BPF_ANY.into()).is_err() {
+        count(Counter::HandshakesNotStored);
+        return Err(Reason::HandshakeNotStored);
+    }
+    count(Counter::HandshakesRecorded);
+    Ok(())
+}
+
+/// The TCP socket a packet came from and its cookie; `None` for raw and packet sockets, for packets of sockets already
+/// closed, and for a TCP socket whose port is not the packet's.
+#[inline(always)]
+fn tcp_socket_of(skb: *mut __sk_buff, transport: &Transport) -> Option<(*mut bpf_sock, u64)> {
+    // SAFETY: `skb` is the program's context; the helper takes the null-checked common part of its socket.
+    let socket = unsafe {
+        let common = (*skb).__bindgen_anon_2.sk;
+        if common.is_null() {
+            return None;
+        }
+        bpf_sk_fullsock(common)
+    };
+    if socket.is_null() {
+        return None;
+    }
+    // SAFETY: not null; the verifier rewrites the reads.
+    let (protocol, port) = unsafe { ((*socket).protocol, (*socket).src_port) };
+    if protocol != u32::from(TCP) || port != u32::from(transport.source_port) {
+        return None;
+    }
+    // SAFETY: `skb` is the program's context.
+    Some((socket, unsafe { bpf_get_socket_cookie(skb.cast()) }))
+}
+
+#[inline(always)]
+fn refuse_unless_harmless(skb: *mut __sk_buff, transport: &Transport) -> Result<(), Reason> {
+    // SAFETY: `skb` is the program's context; without a socket the helper answers 0.
+    if unsafe { bpf_get_socket_cookie(skb.cast()) } != 0 {
+        return Err(Reason::SenderMismatch);
+    }
+    if transport.is_harmless_without_sender() {
+        Ok(())
+    } else {
+        Err(Reason::SenderUnknown)
+    }
+}

@@ -1,0 +1,7 @@
+//! The hooks, one family per file.
+
+pub(crate) mod connect;
+pub(crate) mod egress;
+pub(crate) mod sendmsg;
+pub(crate) mod sock_ops;
+pub(crate) mod tc;

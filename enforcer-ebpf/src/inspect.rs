@@ -1,0 +1,155 @@
+//! The packet layer's decision, shared by `cgroup_skb` and TC: what a packet wants, and whether its socket may.
+
+use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_sk_fullsock};
+use enforcer_common::{
+    address::target,
+    cgroup::CgroupClass,
+    event::{Hook, Outcome},
+    handshake::HandshakeKey,
+    settings::Settings,
+    verdict::{Attempt, Reason, TCP, UDP, Verdict, decide},
+};
+
+use crate::{
+    emit::{Decision, emit},
+    handshakes::confirm,
+    packet::{Network, Transport},
+    rules::{Protected, protected, settings},
+    sender::{class_of_packet, identity_of_packet},
+};
+
+/// Where a packet is looked at.
+pub(crate) struct Layer {
+    pub(crate) hook: Hook,
+    /// Offset of the IP header.
+    pub(crate) network_offset: u32,
+    /// Whether the packet has left the sender's network namespace and reached the host's side.
+    pub(crate) at_host: bool,
+}
+
+/// What to do with a packet.
+pub(crate) enum Finding {
+    Pass,
+    Drop,
+    /// It is for the credential endpoint, and no socket hook rewrote it.
+    Steer(Network, Transport, &'static Settings),
+}
+
+/// Decides about a packet and records what it refuses. Unrelated packets leave after one header read and one lookup.
+#[inline(always)]
+pub(crate) fn inspect(skb: *mut __sk_buff, layer: &Layer) -> Finding {
+    let Some(network) = Network::load(skb, layer.network_offset) else {
+        return Finding::Pass; // Not IP: ARP and the like reach no service.
+    };
+    match protected(&network.destination) {
+        None => Finding::Pass,
+        Some(protected) => inspect_protected(skb, layer, network, &protected),
+    }
+}
+
+#[inline(always)]
+fn inspect_protected(skb: *mut __sk_buff, layer: &Layer, network: Network, protected: &Protected<'_>) -> Finding {
+    let Some(settings) = settings() else {
+        return Finding::Drop;
+    };
+    let transport = Transport::load(skb, &network);
+    if !protected.rule.covers(transport.destination_port) {
+        return Finding::Pass;
+    }
+    let attempt = Attempt {
+        class: class_of_packet(skb),
+        spelling: protected.spelling,
+        protocol: network.protocol,
+        port: transport.destination_port,
+        in_host_netns: layer.at_host,
+    };
+    let steered = protected.rule.target == target::CREDENTIALS
+        && network.protocol == TCP
+        && transport.destination_port == settings.steer_port
+        && !matches!(attempt.class, CgroupClass::Host);
+    let refused = if steered {
+        match confirm(
+            skb,
+            &network,
+            &transport,
+            &key(&network, &transport, settings.steer_port),
+            layer.at_host,
+        ) {
+            Ok(()) => return Finding::Pass,
+            Err(reason) => reason,
+        }
+    } else {
+        match decide(protected.rule, &attempt, settings.endpoint_port) {
+            Verdict::Pass | Verdict::Allow(_) => return Finding::Pass,
+            Verdict::Steer => return Finding::Steer(network, transport, settings),
+            Verdict::Deny(_) => reason_of_packet(skb),
+        }
+    };
+    record(
+        skb,
+        layer,
+        &network,
+        &transport,
+        (Outcome::Dropped, refused, protected.rule.target),
+    );
+    Finding::Drop
+}
+
+/// The handshake key of a packet to the credential endpoint.
+#[inline(always)]
+pub(crate) fn key(network: &Network, transport: &Transport, server_port: u16) -> HandshakeKey {
+    HandshakeKey {
+        client: network.source.v4().unwrap_or(0),
+        server: network.destination.v4().unwrap_or(0),
+        client_port: transport.source_port,
+        server_port,
+    }
+}
+
+/// Writes the event of a packet: what was done, why, and what its destination is.
+#[inline(always)]
+pub(crate) fn record(
+    skb: *mut __sk_buff,
+    layer: &Layer,
+    network: &Network,
+    transport: &Transport,
+    (outcome, reason, target): (Outcome, Reason, u32),
+) {
+    emit(&Decision {
+        hook: layer.hook,
+        outcome,
+        reason,
+        target,
+        identity: &identity_of_packet(skb),
+        destination: &network.destination,
+        destination_port: transport.destination_port,
+        source: &network.source,
+        source_port: transport.source_port,
+        protocol: network.protocol,
+        // SAFETY: the program's context.
+        ifindex: unsafe { (*skb).ifindex },
+    });
+}
+
+/// A TCP or UDP socket should have been stopped by a socket hook; anything else only packets show.
+#[inline(always)]
+fn reason_of_packet(skb: *mut __sk_buff) -> Reason {
+    // SAFETY: the program's context; the common part of the socket is null-checked before its helper.
+    let socket = unsafe {
+        let common = (*skb).__bindgen_anon_2.sk;
+        if common.is_null() {
+            return Reason::RawPacket;
+        }
+        bpf_sk_fullsock(common)
+    };
+    if socket.is_null() {
+        return Reason::RawPacket;
+    }
+    // SAFETY: not null; the verifier rewrites the read.
+    let protocol = unsafe { (*socket).protocol };
+    if protocol == u32::from(TCP) || protocol == u32::from(UDP) {
+        Reason::SocketLayerMissed
+    } else {
+        Reason::RawPacket
+    }
+}

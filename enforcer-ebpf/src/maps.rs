@@ -1,0 +1,49 @@
+//! Every map: who writes it, who reads it, what happens when it is full.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    btf_maps::{Array, HashMap, PerCpuArray, RingBuf, SkStorage},
+    macros::btf_map,
+};
+use enforcer_common::{
+    address::{Address, AddressRule},
+    counter::Counter,
+    event::Event,
+    handshake::{Handshake, HandshakeKey},
+    identity::Identity,
+    settings::Settings,
+};
+
+/// One entry, written by the controller before it attaches anything. Until then it is zero, and no port is a steer port.
+#[btf_map]
+pub(crate) static SETTINGS: Array<Settings, 1> = Array::new();
+
+/// The address table: canonical destination to rule. Written by the controller; a controller that finds it full stops.
+#[btf_map]
+pub(crate) static ADDRESSES: HashMap<Address, AddressRule, 256> = HashMap::new();
+
+/// Cgroup ID to class. Written by the controller; a cgroup that finds no room stays guarded.
+#[btf_map]
+pub(crate) static CLASSES: HashMap<u64, u32, 131_072, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// Who called connect() on a socket that was steered. Written by the connect hooks, read by everything after them. Lives
+/// and dies with the socket; where there is no memory for it the connect is refused.
+#[btf_map]
+pub(crate) static SENDERS: SkStorage<Identity> = SkStorage::new();
+
+/// Connections on their way. Written by sock_ops and the packet hooks, emptied by sock_ops. Full: the connection arrives
+/// without identity and is refused. Not an LRU: a flood must not push out somebody else's entry.
+#[btf_map]
+pub(crate) static HANDSHAKES: HashMap<HandshakeKey, Handshake, 65_536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// The handshake of an accepted socket, read by the controller through the socket's file descriptor.
+#[btf_map]
+pub(crate) static ACCEPTED: SkStorage<Handshake> = SkStorage::new();
+
+/// Events for the controller. Full: the event is lost and counted, the decision stands.
+#[btf_map]
+pub(crate) static EVENTS: RingBuf<Event, 4_194_304> = RingBuf::new();
+
+/// Counters by [`Counter`].
+#[btf_map]
+pub(crate) static COUNTERS: PerCpuArray<u64, { Counter::ALL.len() }> = PerCpuArray::new();
