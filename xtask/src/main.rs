@@ -1,2 +1,47 @@
-//! stub
-fn main() {}
+//! `cargo xtask`: everything one does with this repository, with nothing needed but cargo.
+
+mod bench;
+mod build;
+mod cargo;
+mod preflight;
+mod run;
+mod setup;
+mod step;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Prepare, build, run, test, measure and check the enforcer.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Install what is missing to build and test, or say what to type.
+    Setup(setup::Args),
+    /// Build the enforcer with its eBPF object.
+    Build(build::Args),
+    /// Show the enforcer at work in a throwaway lab; after `--`, run it on this host itself.
+    Run(run::Args),
+    /// Measure hooks, connects and credential requests.
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    let done = |()| ExitCode::SUCCESS;
+    let result = match Cli::parse().command {
+        Command::Setup(args) => setup::run(&args).map(done),
+        Command::Build(args) => build::run(&args).map(done),
+        Command::Run(args) => run::run(&args).map(done),
+        Command::Bench(args) => bench::run(&args).map(done),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
