@@ -7,6 +7,8 @@ mod preflight;
 mod run;
 mod setup;
 mod step;
+mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -28,6 +30,8 @@ enum Command {
     Build(build::Args),
     /// Show the enforcer at work in a throwaway lab; after `--`, run it on this host itself.
     Run(run::Args),
+    /// Run all tests on this host's kernel and on Debian's 6.1 and 6.12 kernels.
+    Test(test::Args),
     /// Measure hooks, connects and credential requests.
     Bench(bench::Args),
 }
@@ -38,6 +42,7 @@ fn main() -> ExitCode {
         Command::Setup(args) => setup::run(&args).map(done),
         Command::Build(args) => build::run(&args).map(done),
         Command::Run(args) => run::run(&args).map(done),
+        Command::Test(args) => test::run(&args),
         Command::Bench(args) => bench::run(&args).map(done),
     };
     result.unwrap_or_else(|error| {
