@@ -1,0 +1,76 @@
+//! Cgroups: a subtree of the cgroup v2 hierarchy that dies as a whole.
+
+use std::{
+    fs,
+    io::{ErrorKind, Read, Seek},
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// How long killed processes may take to disappear.
+const EXIT_DEADLINE_MS: u16 = 10_000;
+
+/// Where the cgroup v2 hierarchy is mounted; on a hybrid host that is not `/sys/fs/cgroup`.
+pub fn mount() -> Result<PathBuf> {
+    let table = fs::read_to_string("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
+    table
+        .lines()
+        .find_map(|line| {
+            let (mount, filesystem) = line.split_once(" - ")?;
+            filesystem.starts_with("cgroup2 ").then_some(())?;
+            mount.split(' ').nth(4).map(PathBuf::from)
+        })
+        .context("no cgroup v2 hierarchy is mounted; mount one: mount -t cgroup2 none /sys/fs/cgroup")
+}
+
+/// Makes a cgroup and its ancestors.
+pub fn create(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).with_context(|| format!("cannot create cgroup {}", path.display()))
+}
+
+/// Moves the calling process into a cgroup.
+pub fn join(path: &Path) -> Result<()> {
+    let procs = path.join("cgroup.procs");
+    fs::write(&procs, "0").with_context(|| format!("cannot join the cgroup by writing {}", procs.display()))
+}
+
+/// Kills every process in a subtree, waits until they are gone, and removes the subtree. One that is not there is fine.
+pub fn destroy(path: &Path) -> Result<()> {
+    match fs::write(path.join("cgroup.kill"), "1") {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        outcome => outcome.with_context(|| format!("cannot kill cgroup {}", path.display()))?,
+    }
+    await_empty(path)?;
+    remove(path)
+}
+
+/// The kernel wakes pollers of `cgroup.events` when the last process of the subtree is gone.
+fn await_empty(path: &Path) -> Result<()> {
+    let name = path.join("cgroup.events");
+    let mut events = fs::File::open(&name).with_context(|| format!("cannot open {}", name.display()))?;
+    loop {
+        let mut text = String::new();
+        events.rewind().context("cannot rewind cgroup.events")?;
+        events.read_to_string(&mut text).context("cannot read cgroup.events")?;
+        if text.lines().any(|line| line == "populated 0") {
+            return Ok(());
+        }
+        let mut watched = [PollFd::new(events.as_fd(), PollFlags::POLLPRI)];
+        if poll(&mut watched, PollTimeout::from(EXIT_DEADLINE_MS)).context("cannot poll cgroup.events")? == 0 {
+            bail!("processes in {} survive being killed", path.display());
+        }
+    }
+}
+
+fn remove(path: &Path) -> Result<()> {
+    for entry in fs::read_dir(path).with_context(|| format!("cannot list cgroup {}", path.display()))? {
+        let entry = entry.context("cannot list a cgroup")?;
+        if entry.file_type().context("cannot inspect a cgroup")?.is_dir() {
+            remove(&entry.path())?;
+        }
+    }
+    fs::remove_dir(path).with_context(|| format!("cannot remove cgroup {}", path.display()))
+}
