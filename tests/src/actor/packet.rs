@@ -1,0 +1,121 @@
+//! Packets written by hand.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use enforcer_common::verdict::{TCP, UDP};
+
+/// The `EtherType` of IPv4.
+const IPV4: [u8; 2] = [0x08, 0x00];
+const SYN: u8 = 0x02;
+
+/// An Ethernet frame around an IPv4 packet.
+#[must_use]
+pub fn ethernet(to: [u8; 6], from: [u8; 6], packet: &[u8]) -> Vec<u8> {
+    [&to[..], &from, &IPV4, packet].concat()
+}
+
+/// A UDP datagram in an IPv4 packet.
+#[must_use]
+pub fn udp_packet(from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Vec<u8> {
+    ipv4(*from.ip(), *to.ip(), UDP, &udp(from.port(), to.port(), payload))
+}
+
+/// A UDP datagram, header included; it goes without a checksum, as IPv4 permits.
+#[must_use]
+pub fn udp(from_port: u16, to_port: u16, payload: &[u8]) -> Vec<u8> {
+    [
+        &ports(from_port, to_port),
+        &length(8 + payload.len())[..],
+        &[0, 0],
+        payload,
+    ]
+    .concat()
+}
+
+/// The first packet of a TCP connection.
+#[must_use]
+pub fn syn_packet(from: SocketAddrV4, to: SocketAddrV4) -> Vec<u8> {
+    let segment = |checksum: [u8; 2]| {
+        [
+            &ports(from.port(), to.port())[..],
+            &[0, 0, 0, 1],
+            &[0; 4],
+            &[0x50, SYN, 0xff, 0xff],
+            &checksum,
+            &[0; 2],
+        ]
+        .concat()
+    };
+    let unsigned = segment([0; 2]);
+    let pseudo = [
+        &from.ip().octets()[..],
+        &to.ip().octets(),
+        &[0, TCP],
+        &length(unsigned.len()),
+        &unsigned,
+    ]
+    .concat();
+    ipv4(*from.ip(), *to.ip(), TCP, &segment(checksum(&pseudo)))
+}
+
+fn ipv4(from: Ipv4Addr, to: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let header = |checksum: [u8; 2]| {
+        let total = length(20 + payload.len());
+        [
+            &[0x45, 0][..],
+            &total,
+            &[0; 4],
+            &[64, protocol],
+            &checksum,
+            &from.octets(),
+            &to.octets(),
+        ]
+        .concat()
+    };
+    [header(checksum(&header([0; 2]))), payload.to_vec()].concat()
+}
+
+fn ports(from: u16, to: u16) -> [u8; 4] {
+    let ([a, b], [c, d]) = (from.to_be_bytes(), to.to_be_bytes());
+    [a, b, c, d]
+}
+
+/// Lengths in these headers have 16 bits; the lab sends nothing that long.
+fn length(bytes: usize) -> [u8; 2] {
+    u16::try_from(bytes).unwrap_or(u16::MAX).to_be_bytes()
+}
+
+/// The Internet checksum (RFC 1071) of bytes whose number is even.
+fn checksum(bytes: &[u8]) -> [u8; 2] {
+    let (pairs, _) = bytes.as_chunks();
+    let sum = pairs
+        .iter()
+        .fold(0_u32, |sum, pair| sum + u32::from(u16::from_be_bytes(*pair)));
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let folded = (folded & 0xffff) + (folded >> 16);
+    (!u16::try_from(folded).unwrap_or(u16::MAX)).to_be_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddrV4};
+
+    use super::{checksum, syn_packet, udp_packet};
+
+    const FROM: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 77, 0, 10), 40000);
+    const TO: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(169, 254, 170, 2), 51680);
+
+    #[test]
+    fn the_checksum_is_that_of_the_rfc() {
+        let example = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
+        assert_eq!(checksum(&example), (!0xddf2_u16).to_be_bytes());
+    }
+
+    #[test]
+    fn headers_sum_up_to_zero_with_their_checksum() {
+        for packet in [syn_packet(FROM, TO), udp_packet(FROM, TO, b"lab!")] {
+            assert_eq!(checksum(&packet[..20]), [0, 0]);
+            assert_eq!(usize::from(u16::from_be_bytes([packet[2], packet[3]])), packet.len());
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The actor's side: `lab actor`.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io::{self, ErrorKind},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket},
+    os::fd::{AsRawFd, OwnedFd},
+    time::Duration,
+};
+
+use anyhow::Result;
+use nix::{
+    errno::Errno,
+    ifaddrs::getifaddrs,
+    libc,
+    sys::{
+        socket::{
+            AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrStorage, bind, connect,
+            send, sendto, setsockopt, socket, sockopt,
+        },
+        time::TimeVal,
+    },
+};
+
+use crate::{
+    actor::{
+        packet::ethernet,
+        protocol::{Answer, Command, DatagramStyle, Family, HeaderFrom, Patience},
+    },
+    cgroup,
+    http::{Request, Response},
+    worker,
+};
+
+/// How long a connect or an answer may take, also on an emulated machine.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// Answers commands until the test ends.
+pub fn run() -> Result<()> {
+    let mut sockets = HashMap::new();
+    worker::serve(|command| obey(&mut sockets, command).unwrap_or_else(|error| Answer::Failed(as_errno(&error) as i32)))
+}
+
+type Sockets = HashMap<u32, OwnedFd>;
+
+fn obey(sockets: &mut Sockets, command: Command) -> io::Result<Answer> {
+    match command {
+        Command::Open { socket, family } => {
+            sockets.insert(socket, tcp_socket(family)?);
+        }
+        Command::Connect {
+            socket,
+            source,
+            to,
+            patience,
+        } => {
+            start_connection(held(sockets, socket)?, source, to, patience)?;
+        }
+        Command::Exchange { socket, request } => {
+            let mut stream = TcpStream::from(held(sockets, socket)?.try_clone()?);
+            return exchange(&mut stream, &request).map(Answer::Response);
+        }
+        Command::Close { socket } => {
+            sockets.remove(&socket).ok_or(Errno::EBADF)?;
+        }
+        Command::Abort { socket } => {
+            let now = libc::linger {
+                l_onoff: 1,
+                l_linger: 0,
+            };
+            setsockopt(&sockets.remove(&socket).ok_or(Errno::EBADF)?, sockopt::Linger, &now)?;
+        }
+        Command::Datagram { to, style } => {
+            send_datagram(to, style)?;
+        }
+        Command::Echo { to } => {
+            let socket = send_datagram(to, DatagramStyle::Connected)?;
+            socket.recv(&mut [0; 16])?;
+        }
+        Command::Raw { to, header, bytes } => send_raw(to, header, &bytes)?,
+        Command::Frame {
+            interface,
+            hardware,
+            packet,
+        } => send_frame(&interface, hardware, &packet)?,
+        Command::Join { cgroup } => cgroup::join(&cgroup).map_err(io::Error::other)?,
+        Command::Crowd {
+            to,
+            connections,
+            targets,
+        } => return crowd(to, connections, &targets),
+    }
+    Ok(Answer::Done)
+}
+
+fn held(sockets: &Sockets, socket: u32) -> io::Result<&OwnedFd> {
+    Ok(sockets.get(&socket).ok_or(Errno::EBADF)?)
+}
+
+fn as_errno(error: &io::Error) -> Errno {
+    match error.raw_os_error() {
+        Some(raw) => Errno::from_raw(raw),
+        None if error.kind() == ErrorKind::UnexpectedEof => Errno::ECONNRESET,
+        None => Errno::EPROTO,
+    }
+}
+
+fn tcp_socket(family: Family) -> io::Result<OwnedFd> {
+    let family = match family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    };
+    let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    // The send timeout is also that of connect.
+    let patience = TimeVal::new(PATIENCE.as_secs().cast_signed(), 0);
+    setsockopt(&socket, sockopt::SendTimeout, &patience)?;
+    setsockopt(&socket, sockopt::ReceiveTimeout, &patience)?;
+    Ok(socket)
+}
+
+fn start_connection(
+    socket: &OwnedFd,
+    source: Option<SocketAddr>,
+    to: SocketAddr,
+    patience: Patience,
+) -> io::Result<()> {
+    if let Some(source) = source {
+        setsockopt(socket, sockopt::ReuseAddr, &true)?;
+        bind(socket.as_raw_fd(), &SockaddrStorage::from(source))?;
+    }
+    if matches!(patience, Patience::Leave) {
+        TcpStream::from(socket.try_clone()?).set_nonblocking(true)?;
+    }
+    match (connect(socket.as_raw_fd(), &SockaddrStorage::from(to)), patience) {
+        (Err(Errno::EINPROGRESS), Patience::Leave) => Ok(()),
+        (outcome, _) => Ok(outcome?),
+    }
+}
+
+fn exchange(stream: &mut TcpStream, request: &Request) -> io::Result<Response> {
+    request.send(stream)?;
+    Response::receive(stream)
+}
+
+fn send_datagram(to: SocketAddr, style: DatagramStyle) -> io::Result<UdpSocket> {
+    let any = match to {
+        SocketAddr::V4(_) => "0.0.0.0:0",
+        SocketAddr::V6(_) => "[::]:0",
+    };
+    let socket = UdpSocket::bind(any)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    match style {
+        DatagramStyle::Connected => socket.connect(to).and_then(|()| socket.send(b"lab"))?,
+        DatagramStyle::Unconnected => socket.send_to(b"lab", to)?,
+    };
+    Ok(socket)
+}
+
+fn send_raw(to: Ipv4Addr, header: HeaderFrom, bytes: &[u8]) -> io::Result<()> {
+    let protocol = match header {
+        HeaderFrom::Kernel => SockProtocol::Udp,
+        HeaderFrom::Sender => SockProtocol::Raw,
+    };
+    let socket = socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
+    let to = SockaddrIn::from(SocketAddrV4::new(to, 0));
+    sendto(socket.as_raw_fd(), bytes, &to, MsgFlags::empty())?;
+    Ok(())
+}
+
+/// The kernel's own list of interface addresses has what a packet socket must be bound to.
+fn send_frame(interface: &str, hardware: [u8; 6], packet: &[u8]) -> io::Result<()> {
+    let link = getifaddrs()?
+        .filter(|entry| entry.interface_name == interface)
+        .find_map(|entry| entry.address?.as_link_addr().copied())
+        .ok_or(Errno::ENODEV)?;
+    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
+    bind(socket.as_raw_fd(), &link)?;
+    let frame = ethernet(hardware, link.addr().unwrap_or_default(), packet);
+    send(socket.as_raw_fd(), &frame, MsgFlags::empty())?;
+    Ok(())
+}
+
+/// All connections first, then request by request on all of them before the first answer is read, so that the server
+/// has as many clients at once as it can ever have.
+fn crowd(to: SocketAddr, connections: u32, targets: &[String]) -> io::Result<Answer> {
+    let mut clients = Vec::new();
+    for _ in 0..connections {
+        let client = TcpStream::connect_timeout(&to, PATIENCE)?;
+        client.set_read_timeout(Some(4 * PATIENCE))?;
+        clients.push(client);
+    }
+    let mut counts = BTreeMap::new();
+    for target in targets {
+        for client in &mut clients {
+            Request::get(target).send(client)?;
+        }
+        for client in &mut clients {
+            let response = Response {
+                headers: Vec::new(),
+                ..Response::receive(client)?
+            };
+            *counts.entry(response).or_default() += 1;
+        }
+    }
+    Ok(Answer::Counted(counts.into_iter().collect()))
+}

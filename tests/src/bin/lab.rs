@@ -1,0 +1,59 @@
+//! The program that plays every part of the lab. People need only `lab demo`.
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::Parser;
+use enforcer_tests::{
+    actor,
+    demo::{self, Demo},
+    enter::{self, Place},
+    imds, keeper,
+};
+
+/// The enforcer's lab
+#[derive(Debug, Parser)]
+enum Part {
+    /// Show the enforcer at work, in namespaces and cgroups of its own
+    Demo(Demo),
+    /// Hold a scene's namespaces and remove its cgroups at the end
+    #[command(hide = true)]
+    Keeper { cgroup: PathBuf, programs: PathBuf },
+    /// Run a program in a cgroup and namespaces
+    #[command(hide = true)]
+    Enter {
+        #[command(flatten)]
+        place: Place,
+        #[arg(last = true)]
+        command_line: Vec<OsString>,
+    },
+    /// Try things on command
+    #[command(hide = true)]
+    Actor,
+    /// Be a metadata service
+    #[command(hide = true)]
+    Imds,
+}
+
+fn main() -> ExitCode {
+    match play(&Part::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Plays a part; whether all went as it should.
+fn play(part: &Part) -> Result<bool> {
+    match part {
+        Part::Demo(options) => return demo::run(options),
+        Part::Keeper { cgroup, programs } => keeper::run(cgroup, programs)?,
+        Part::Enter { place, command_line } => enter::run(place, command_line)?,
+        Part::Actor => actor::run()?,
+        Part::Imds => imds::run()?,
+    }
+    Ok(true)
+}

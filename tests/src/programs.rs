@@ -1,0 +1,41 @@
+//! Where the programs are that a scene runs.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+
+/// Names the directory of the programs, if they are not beside the test.
+const OVERRIDE: &str = "ENFORCER_TEST_BIN_DIR";
+
+/// Whether a person wants to look around in a failed scene before it goes: set, with a terminal on standard input.
+#[must_use]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how a test run is called is said by its environment"
+)]
+pub fn failed_scenes_are_held() -> bool {
+    env::var_os("ENFORCER_LAB_HOLD").is_some()
+}
+
+/// The directory that holds `lab` and `enforcer`: what the environment says, or where Cargo puts them relative to the
+/// running program, be that a test (`deps/`) or `lab` itself.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how a test run is called is said by its environment"
+)]
+pub fn directory() -> Result<PathBuf> {
+    if let Some(directory) = env::var_os(OVERRIDE) {
+        return Ok(directory.into());
+    }
+    let current = env::current_exe().context("cannot find the running program")?;
+    current
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .find(|directory| directory.join("lab").is_file())
+        .map(Path::to_owned)
+        .with_context(|| format!("no `lab` program beside {}; set {OVERRIDE}", current.display()))
+}
