@@ -1,0 +1,202 @@
+//! The program under test: the real `enforcer`, in the place of a host service.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    io::{BufRead, BufReader, ErrorKind},
+    os::unix::net::UnixDatagram,
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::{audit::AuditFeed, enter::Place};
+
+/// Where the enforcer tells that it is ready, as it sees it.
+pub(crate) const NOTIFY_SOCKET: &str = "/run/notify.sock";
+/// After this long nobody waits any more for the enforcer to be ready.
+const NOTIFY_DEADLINE: Duration = Duration::from_secs(20);
+
+/// What is needed to start the program.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    /// The `lab` program.
+    pub(crate) lab: PathBuf,
+    /// The `enforcer` program, as the scene sees it.
+    pub(crate) program: PathBuf,
+    /// Where it runs.
+    pub(crate) place: Place,
+    /// [`NOTIFY_SOCKET`], as the test sees it.
+    pub(crate) notify_socket: PathBuf,
+}
+
+/// The enforcer of a scene, running or not.
+#[derive(Debug)]
+pub struct Enforcer {
+    launch: Launch,
+    process: Option<Child>,
+    feed: AuditFeed,
+    log: Arc<Mutex<String>>,
+}
+
+// === impl Enforcer ===
+
+impl Enforcer {
+    pub(crate) fn new(launch: Launch) -> Self {
+        Self {
+            launch,
+            process: None,
+            feed: AuditFeed::default(),
+            log: Arc::default(),
+        }
+    }
+
+    /// Starts `enforcer run` and waits until it is ready.
+    pub fn start(&mut self) -> Result<()> {
+        if self.process.is_some() {
+            bail!("the enforcer is already running");
+        }
+        let notifications = self.listen_for_readiness()?;
+        let mut process = self
+            .command(["run"])
+            .env("NOTIFY_SOCKET", NOTIFY_SOCKET)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("cannot start the enforcer")?;
+        self.feed = AuditFeed::collect(process.stdout.take().context("the enforcer has no output")?);
+        let errors = process.stderr.take().context("the enforcer has no error output")?;
+        self.process = Some(process);
+        let log = Arc::clone(&self.log);
+        thread::spawn(move || {
+            for line in BufReader::new(errors).lines().map_while(Result::ok) {
+                log.lock().unwrap_or_else(PoisonError::into_inner).extend([&line, "\n"]);
+            }
+        });
+        let feed = self.feed.clone();
+        thread::spawn(move || {
+            let mut message = [0; 512];
+            while let Ok(length) = notifications.recv(&mut message) {
+                let message = String::from_utf8_lossy(message.get(..length).unwrap_or_default());
+                if message.lines().any(|line| line == "READY=1") {
+                    return feed.set_ready();
+                }
+            }
+        });
+        self.feed
+            .await_ready()
+            .with_context(|| format!("its log:\n{}", self.log()))
+    }
+
+    /// Kills it without warning.
+    pub fn kill(&mut self) -> Result<()> {
+        self.signal(Signal::SIGKILL)?;
+        self.await_end().map(drop)
+    }
+
+    /// Asks it to stop and waits until it has.
+    pub fn terminate(&mut self) -> Result<ExitStatus> {
+        self.begin_termination()?;
+        self.await_end()
+    }
+
+    /// Asks it to stop.
+    pub fn begin_termination(&mut self) -> Result<()> {
+        self.signal(Signal::SIGTERM)
+    }
+
+    /// Waits until it has stopped.
+    pub fn await_end(&mut self) -> Result<ExitStatus> {
+        self.feed
+            .await_end()
+            .with_context(|| format!("its log:\n{}", self.log()))?;
+        let mut process = self.process.take().context("the enforcer is not running")?;
+        process.wait().context("cannot wait for the enforcer")
+    }
+
+    /// Stops it politely and starts it again.
+    pub fn restart(&mut self) -> Result<()> {
+        self.terminate()?;
+        self.start()
+    }
+
+    /// Holds it still: connections reach its listener, but it accepts none.
+    pub fn pause(&mut self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets it go on.
+    pub fn resume(&mut self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    /// Runs another subcommand in the same place.
+    pub fn run<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Result<Output> {
+        self.command(arguments).output().context("cannot run the enforcer")
+    }
+
+    /// The audit feed of the latest start.
+    #[must_use]
+    pub fn audit(&self) -> &AuditFeed {
+        &self.feed
+    }
+
+    /// Everything it has logged since the scene began.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
+        let mut command = self.launch.place.command(&self.launch.lab, &self.launch.program);
+        command.args(arguments);
+        command
+    }
+
+    fn listen_for_readiness(&self) -> Result<UnixDatagram> {
+        let path = &self.launch.notify_socket;
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove {}", path.display()));
+            }
+            _ => {}
+        }
+        let socket = UnixDatagram::bind(path).with_context(|| format!("cannot bind {}", path.display()))?;
+        socket
+            .set_read_timeout(Some(NOTIFY_DEADLINE))
+            .context("cannot limit the wait for readiness")?;
+        Ok(socket)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let process = self.process.as_ref().context("the enforcer is not running")?;
+        let pid = Pid::from_raw(process.id().cast_signed());
+        kill(pid, signal).with_context(|| format!("cannot send {signal} to the enforcer"))
+    }
+}
+
+impl Drop for Enforcer {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take()
+            && let Err(error) = process.kill().and_then(|()| process.wait())
+        {
+            eprintln!("lab: cannot end the enforcer: {error}");
+        }
+        if thread::panicking() {
+            eprintln!(
+                "the enforcer's log:\n{}\nits audit feed:\n{}",
+                self.log(),
+                self.feed.text()
+            );
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! The scene: everything a test needs, in one guard.
+
+use std::{
+    fs,
+    io::stdin,
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+    process,
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    actor::{Actor, Attempt},
+    audit::AuditFeed,
+    cgroup,
+    enforcer::{Enforcer, Launch, NOTIFY_SOCKET},
+    enter::Place,
+    imds::{Hits, Imds, MARKER_PORT},
+    keeper::Keeper,
+    namespace::NetNs,
+    programs,
+    topology::{Attachment, BRIDGE_V4, IMDS_V4, IMDS_V6, Topology, impostor},
+};
+
+mod task;
+
+pub use task::{Task, credential_id};
+
+/// The cgroup the enforcer attaches to; paths of this kind are relative to the scene's own cgroup.
+const ROOT: &str = "root";
+/// Host services.
+const HOST: &str = "root/host";
+/// The enforcer itself.
+const SERVICE: &str = "root/service";
+/// Beside the enforcer's root: no cgroup hook sees what happens here.
+const OUTSIDE: &str = "outside";
+
+/// What a scene is to have.
+#[derive(Debug, Default)]
+pub struct Builder {
+    tasks: Vec<(String, PathBuf)>,
+}
+
+/// A running scene. Its fields are dropped in this order: what runs first, then what it runs in.
+#[derive(Debug)]
+pub struct Scene {
+    enforcer: Enforcer,
+    imds: Imds,
+    marker: Actor,
+    topology: Topology,
+    tasks: Vec<Task>,
+    directory: PathBuf,
+    lab: PathBuf,
+    containers: AtomicU32,
+    keeper: Keeper,
+}
+
+// === impl Builder ===
+
+impl Builder {
+    /// Adds a task.
+    #[must_use]
+    pub fn task(self, name: &str) -> Self {
+        self.task_in(name, ROOT)
+    }
+
+    /// Adds a task whose cgroup is not below the one the enforcer attaches to.
+    #[must_use]
+    pub fn outside_task(self, name: &str) -> Self {
+        self.task_in(name, OUTSIDE)
+    }
+
+    fn task_in(mut self, name: &str, parent: &str) -> Self {
+        let cgroup = Path::new(parent).join("tasks").join(name);
+        self.tasks.push((name.to_owned(), cgroup));
+        self
+    }
+
+    /// Builds the scene and starts the enforcer.
+    pub fn start(self) -> Result<Scene> {
+        let mut scene = self.prepare()?;
+        scene.enforcer.start()?;
+        Ok(scene)
+    }
+
+    /// Builds the scene; the enforcer is not started yet.
+    pub fn prepare(self) -> Result<Scene> {
+        static SCENES: AtomicU32 = AtomicU32::new(0);
+        let number = SCENES.fetch_add(1, Ordering::Relaxed);
+        let name = format!("enforcer-lab-{}-{number}", process::id());
+        let mount = cgroup::mount()?;
+        let directory = mount.join(&name);
+        let programs = programs::directory()?;
+        let lab = programs.join("lab");
+
+        let keeper = Keeper::start(&lab, &directory, &programs)?;
+        let topology = Topology::build(keeper.network()?)?;
+        let tasks = self
+            .tasks
+            .iter()
+            .map(|(name, cgroup)| Task::generate(name, cgroup.clone()))
+            .collect::<Result<Vec<_>>>()?;
+        for cgroup in [HOST, SERVICE, OUTSIDE]
+            .map(Path::new)
+            .into_iter()
+            .chain(tasks.iter().map(|t| &*t.cgroup))
+        {
+            cgroup::create(&directory.join(cgroup))?;
+        }
+        let configuration = task::configuration(&mount, &Path::new("/").join(&name), &tasks);
+        write_configuration(&keeper, &configuration, &tasks)?;
+
+        let outside = |network: &NetNs| Place {
+            cgroup: directory.join(OUTSIDE),
+            network: network.path(),
+            mounts: None,
+        };
+        let imds = Imds::start(&lab, &outside(&topology.imds))?;
+        let marker = Actor::start(&lab, &outside(&topology.host), BRIDGE_V4)?;
+        let enforcer = Enforcer::new(Launch {
+            lab: lab.clone(),
+            program: Keeper::program("enforcer"),
+            place: Place {
+                cgroup: directory.join(SERVICE),
+                network: topology.host.path(),
+                mounts: Some(keeper.mounts()),
+            },
+            notify_socket: keeper.path(NOTIFY_SOCKET),
+        });
+        let containers = AtomicU32::new(0);
+        let mut scene = Scene {
+            enforcer,
+            imds,
+            marker,
+            topology,
+            tasks,
+            directory,
+            lab,
+            containers,
+            keeper,
+        };
+        // The host finds its way to the metadata service now, so that later packets wait for nothing.
+        scene.imds_hits()?;
+        Ok(scene)
+    }
+}
+
+fn write_configuration(keeper: &Keeper, configuration: &str, tasks: &[Task]) -> Result<()> {
+    let directory = keeper.path("/etc/enforcer");
+    fs::create_dir(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
+    let write = |name: &str, text: &str| {
+        let path = keeper.path(name);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    };
+    write("/etc/enforcer/enforcer.toml", configuration)?;
+    tasks
+        .iter()
+        .try_for_each(|task| write(&task.credentials_file(), &task.credentials()))
+}
+
+// === impl Scene ===
+
+impl Scene {
+    /// An empty plan.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// A task of the scene.
+    pub fn task(&self, name: &str) -> Result<&Task> {
+        self.tasks
+            .iter()
+            .find(|task| task.name == name)
+            .with_context(|| format!("the scene has no task {name}"))
+    }
+
+    /// All tasks of the scene.
+    #[must_use]
+    pub fn tasks(&self) -> &[Task] {
+        &self.tasks
+    }
+
+    /// The enforcer.
+    pub fn enforcer(&mut self) -> &mut Enforcer {
+        &mut self.enforcer
+    }
+
+    /// The enforcer's audit feed.
+    #[must_use]
+    pub fn audit(&self) -> &AuditFeed {
+        self.enforcer.audit()
+    }
+
+    /// Absolute path of a task's cgroup.
+    pub fn cgroup_of(&self, task: &str) -> Result<PathBuf> {
+        Ok(self.directory.join(&self.task(task)?.cgroup))
+    }
+
+    /// The scene's name: that of its cgroup in the hierarchy's root.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The command that gives a person a shell in the scene.
+    #[must_use]
+    pub fn shell_command(&self) -> String {
+        self.keeper.shell_command()
+    }
+
+    /// A container of a task with a network namespace on the bridge.
+    pub fn bridge_container(&self, task: &str) -> Result<Actor> {
+        let attachment = self.topology.bridged()?;
+        self.actor(&self.new_container(task)?, &attachment.namespace, attachment.address)
+    }
+
+    /// A container of a task in the host's network namespace.
+    pub fn host_container(&self, task: &str) -> Result<Actor> {
+        self.actor(&self.new_container(task)?, &self.topology.host, BRIDGE_V4)
+    }
+
+    /// A container of a task on a link of its own, with an address that others may have too.
+    pub fn routed_container(&self, task: &str, address: Ipv4Addr) -> Result<(Actor, Attachment)> {
+        let attachment = self.topology.routed(address)?;
+        Ok((
+            self.actor(&self.new_container(task)?, &attachment.namespace, address)?,
+            attachment,
+        ))
+    }
+
+    /// Sends the host's packets for a routed container's address to this one.
+    pub fn route_to(&self, container: &Attachment) -> Result<()> {
+        self.topology.route_to(container)
+    }
+
+    /// A container of a task that claims an address in a namespace without any link.
+    pub fn impostor(&self, task: &str, address: Ipv4Addr) -> Result<Actor> {
+        self.actor(&self.new_container(task)?, &impostor(address)?, address)
+    }
+
+    /// A host service.
+    pub fn host_process(&self) -> Result<Actor> {
+        self.actor(&self.directory.join(HOST), &self.topology.host, BRIDGE_V4)
+    }
+
+    /// What has reached the metadata service. All that was sent before has arrived when this returns.
+    pub fn imds_hits(&mut self) -> Result<Hits> {
+        for address in [IpAddr::V4(IMDS_V4), IpAddr::V6(IMDS_V6)] {
+            if let Attempt::Refused(errno) = self.marker.echo((address, MARKER_PORT).into())? {
+                bail!("the lab's own way to the metadata service is broken: {errno}");
+            }
+        }
+        self.imds.hits()
+    }
+
+    fn actor(&self, cgroup: &Path, network: &NetNs, address: Ipv4Addr) -> Result<Actor> {
+        let place = Place {
+            cgroup: cgroup.to_owned(),
+            network: network.path(),
+            mounts: None,
+        };
+        Actor::start(&self.lab, &place, address)
+    }
+
+    /// As container engines do, each container gets a cgroup below its task's.
+    fn new_container(&self, task: &str) -> Result<PathBuf> {
+        let number = self.containers.fetch_add(1, Ordering::Relaxed);
+        let cgroup = self.cgroup_of(task)?.join(format!("container-{number}"));
+        cgroup::create(&cgroup)?;
+        Ok(cgroup)
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        if thread::panicking() && programs::failed_scenes_are_held() {
+            eprintln!(
+                "The scene is held until you press Enter. A shell in it: {}",
+                self.shell_command()
+            );
+            if let Err(error) = stdin().read_line(&mut String::new()) {
+                eprintln!("lab: cannot wait for Enter: {error}");
+            }
+        }
+    }
+}
