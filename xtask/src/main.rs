@@ -3,11 +3,14 @@
 mod bench;
 mod build;
 mod cargo;
+mod ci;
 mod preflight;
 mod run;
 mod setup;
 mod step;
 mod test;
+#[cfg(test)]
+mod tidy;
 mod vm;
 
 use std::process::ExitCode;
@@ -34,6 +37,8 @@ enum Command {
     Test(test::Args),
     /// Measure hooks, connects and credential requests.
     Bench(bench::Args),
+    /// Run what a change must pass: format, lints, dependencies, docs, then all tests.
+    Ci,
 }
 
 fn main() -> ExitCode {
@@ -44,6 +49,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args).map(done),
         Command::Test(args) => test::run(&args),
         Command::Bench(args) => bench::run(&args).map(done),
+        Command::Ci => ci::run(),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

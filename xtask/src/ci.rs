@@ -1,0 +1,78 @@
+//! `cargo xtask ci`: what a change must pass, the cheap checks first. Stops at the first failure.
+
+use std::process::{ExitCode, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    cargo,
+    setup::{self, Purpose},
+    step, test,
+};
+
+/// What aya-build compiles the eBPF side with; lints must see the same code.
+const BPF_RUSTFLAGS: &str = "--cfg bpf_target_arch=\"x86_64\" -Cdebuginfo=2 -Clink-arg=--btf";
+
+/// Runs all checks, then all tests.
+pub(crate) fn run() -> Result<ExitCode> {
+    setup::ensure(Purpose::Ci)?;
+    step::run(cargo::nightly().args(["fmt", "--all", "--check"]))?;
+    check_dependencies()?;
+    let user_side = ["--workspace", "--exclude", "enforcer-ebpf"];
+    let deny_warnings = ["--", "-D", "warnings"];
+    step::run(
+        cargo::stable()
+            .arg("clippy")
+            .args(user_side)
+            .arg("--all-targets")
+            .args(deny_warnings),
+    )?;
+    let kernel_side = [
+        "--package",
+        "enforcer-ebpf",
+        "--target",
+        "bpfel-unknown-none",
+        "-Z",
+        "build-std=core",
+    ];
+    let mut clippy = cargo::nightly();
+    clippy
+        .arg("clippy")
+        .args(kernel_side)
+        .args(deny_warnings)
+        .env("RUSTFLAGS", BPF_RUSTFLAGS);
+    step::run(&mut clippy)?;
+    let mut doc = cargo::stable();
+    doc.arg("doc")
+        .args(user_side)
+        .args(["--no-deps", "--document-private-items"])
+        .env("RUSTDOCFLAGS", "-D warnings");
+    step::run(&mut doc)?;
+    test::run(&test::Args::default())
+}
+
+/// Licenses, duplicates and sources come from the lock file; advisories need their database from the network, and
+/// a machine that cannot fetch it says so instead of failing.
+fn check_dependencies() -> Result<()> {
+    let deny = || {
+        let mut command = cargo::stable();
+        command.args(["deny", "check", "--config", ".deny.toml"]);
+        command
+    };
+    step::run(deny().args(["bans", "licenses", "sources"]))?;
+    step::announce("cargo deny check advisories");
+    let output = deny()
+        .arg("advisories")
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot start cargo-deny")?;
+    let messages = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() {
+        return Ok(());
+    }
+    if messages.contains("failed to fetch advisory database") {
+        eprintln!("warning: advisories NOT checked: their database could not be fetched from github.com");
+        return Ok(());
+    }
+    bail!("a dependency has an advisory against it:\n{messages}")
+}
