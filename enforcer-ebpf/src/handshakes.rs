@@ -12,13 +12,14 @@ use enforcer_common::{
     counter::Counter,
     handshake::{Handshake, HandshakeKey, state},
     identity::Identity,
+    settings::Settings,
     verdict::{Reason, TCP},
 };
 
 use crate::{
     emit::count,
     maps::{ACCEPTED, HANDSHAKES, SENDERS},
-    packet::{Network, Transport},
+    packet::Transport,
 };
 
 /// The value a socket's storage holds, created from `value` if there is none. aya's own accessor only takes a connect
@@ -123,13 +124,14 @@ pub(crate) fn accept(socket: *mut bpf_sock, key: &HandshakeKey) -> Result<(), Re
 }
 
 /// Checks a packet to the steer port of socket hooks: it must come from the socket that was steered. The opening packet
-/// confirms the handshake; where `at_host` says that it has reached the host's side, it also settles whose it is.
+/// confirms the handshake; on the host's side (`at_host`, or sent in the host's own namespace) it also settles whose it
+/// is.
 #[inline(always)]
 pub(crate) fn confirm(
     skb: *mut __sk_buff,
-    network: &Network,
     transport: &Transport,
     key: &HandshakeKey,
+    settings: &Settings,
     at_host: bool,
 ) -> Result<(), Reason> {
     let Some((socket, cookie)) = tcp_socket_of(skb, transport) else {
@@ -138,7 +140,7 @@ pub(crate) fn confirm(
     let Some(sender) = sender_of(socket) else {
         return Err(Reason::SenderMismatch);
     };
-    if sender.socket_cookie != cookie || network.protocol != TCP {
+    if sender.socket_cookie != cookie {
         return Err(Reason::SenderMismatch);
     }
     if !transport.is_syn() {
@@ -154,7 +156,11 @@ pub(crate) fn confirm(
         state: state::CONFIRMED,
         reserved: 0,
     };
-    settle(key, &confirmed, at_host)
+    settle(
+        key,
+        &confirmed,
+        at_host || sender.netns_cookie == settings.host_netns_cookie,
+    )
 }
 
 /// Announces and confirms in one: a connection that only packets show, steered by TC.

@@ -1,12 +1,38 @@
-//! The kernel side, seen from userspace. This tree alone names `aya`.
+//! The kernel side, seen from userspace: loads the hooks, fills their maps, attaches and pins them, reads what they say.
+//! This tree alone names `aya`.
+//!
+//! What is pinned outlives the daemon: links and maps stay under `pin_dir`, so a dead enforcer leaves metadata blocked
+//! and the credential endpoint refusing. The next start adopts the maps and swaps the programs inside the links.
+//!
+//! ```text
+//! <pin_dir>/maps/<MAP>                 shared state, adopted by the next start
+//! <pin_dir>/links/<cgroup ID>/<hook>   attachments; the directory names the cgroup they belong to
+//! ```
 
 use std::{
+    fs::{self, File},
+    io,
     net::{IpAddr, Ipv4Addr},
-    os::fd::BorrowedFd,
-    path::PathBuf,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
 };
 
-use enforcer_common::{address::AddressRule, cgroup::CgroupClass, counter::Counter, event::Event, handshake::Handshake};
+use aya::{Ebpf, programs::links::FdLink};
+use enforcer_common::{address::AddressRule, settings::Settings};
+
+use crate::sys;
+
+mod attach;
+mod load;
+mod maps;
+mod ring;
+mod tc;
+
+pub use self::{
+    maps::{Accepted, Classes, Counters},
+    ring::{EventRing, KernelLog},
+    tc::detach as detach_interface,
+};
 
 /// What the kernel side needs to know.
 #[derive(Clone, Debug)]
@@ -15,6 +41,8 @@ pub struct Config {
     pub pin_dir: PathBuf,
     /// Absolute path of the cgroup directory everything is attached to.
     pub cgroup_root: PathBuf,
+    /// Absolute path of the enforcer's own cgroup directory.
+    pub own_cgroup: PathBuf,
     /// Address of the credential endpoint.
     pub endpoint_address: Ipv4Addr,
     /// Port of the credential endpoint as containers write it.
@@ -29,71 +57,243 @@ pub struct Config {
 
 /// What goes wrong between us and the kernel.
 #[derive(Debug, thiserror::Error)]
-pub enum BpfError {}
+pub enum BpfError {
+    /// The pin directory is not on a bpffs.
+    #[error("{path} is not on a bpf file system: mount one there (mount -t bpf bpf /sys/fs/bpf) or set bpf.pin-dir")]
+    NotBpffs {
+        /// The directory, or its nearest parent that exists.
+        path: PathBuf,
+    },
+    /// Another enforcer uses the same pins.
+    #[error("another enforcer is running with the pins in {path}: stop it first, or give this one its own bpf.pin-dir")]
+    AlreadyRunning {
+        /// The pin directory.
+        path: PathBuf,
+    },
+    /// The pinned maps have another layout.
+    #[error(
+        "the maps pinned in {path} have layout {found}, this enforcer needs {wanted}: run the enforcer they belong to, or remove them with `enforcer detach`"
+    )]
+    OtherLayout {
+        /// The pin directory.
+        path: PathBuf,
+        /// Layout of the pinned maps.
+        found: u32,
+        /// Layout of this binary.
+        wanted: u32,
+    },
+    /// A file operation failed.
+    #[error("cannot {operation} {path}: {source}")]
+    File {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A system call of ours failed.
+    #[error("cannot {operation}: {source}")]
+    Syscall {
+        /// What was tried, on what.
+        operation: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The object was refused.
+    #[error("cannot load the BPF object: {source}")]
+    Load {
+        /// Why.
+        #[from]
+        source: aya::EbpfError,
+    },
+    /// The object lacks something this binary expects: they were built from different sources.
+    #[error("the BPF object has no {what}: build the enforcer again")]
+    Missing {
+        /// A program or a map.
+        what: &'static str,
+    },
+    /// A program could not be loaded or attached.
+    #[error("cannot {operation} hook {hook}: {source}{hint}")]
+    Hook {
+        /// What was tried.
+        operation: &'static str,
+        /// The hook.
+        hook: &'static str,
+        /// Why it failed.
+        source: aya::programs::ProgramError,
+        /// What to do, if that is known.
+        hint: &'static str,
+    },
+    /// An attachment is not a link: the kernel is older than 5.7.
+    #[error("cannot keep hook {hook} attached: {source}; Linux 6.1 or newer is needed")]
+    Link {
+        /// The hook.
+        hook: &'static str,
+        /// Why.
+        source: aya::programs::links::LinkError,
+    },
+    /// A link could not be pinned.
+    #[error("cannot pin hook {hook}: {source}")]
+    Pin {
+        /// The hook.
+        hook: &'static str,
+        /// Why it failed.
+        source: aya::pin::PinError,
+    },
+    /// A map operation failed.
+    #[error("cannot {operation} map {map}: {source}")]
+    Map {
+        /// What was tried.
+        operation: &'static str,
+        /// The map.
+        map: &'static str,
+        /// Why it failed.
+        source: aya::maps::MapError,
+    },
+    /// A TC operation failed.
+    #[error("cannot {operation} on interface {interface}: {source}")]
+    Tc {
+        /// What was tried.
+        operation: &'static str,
+        /// The interface.
+        interface: String,
+        /// Why it failed.
+        source: aya::programs::tc::TcError,
+    },
+}
 
-/// The loaded and attached kernel side.
+/// The loaded and attached kernel side. Dropping it detaches nothing that is pinned.
 #[derive(Debug)]
-pub struct Bpf {}
+pub struct Bpf {
+    ebpf: Ebpf,
+    /// Hands identities to our own accepted sockets; dies with the process, because nobody would read them.
+    _own_link: FdLink,
+    /// Held while the process lives: two enforcers must not share pins.
+    _lock: File,
+}
+
+// === impl Bpf ===
 
 impl Bpf {
     /// Loads the object, fills the maps, attaches and pins every hook; adopts what an earlier enforcer left.
-    pub fn start(_config: &Config) -> Result<Self, BpfError> {
-        unimplemented!()
+    ///
+    /// Interfaces are attached one by one with [`Bpf::attach_interface`], classes are set through [`Bpf::classes`].
+    pub fn start(config: &Config) -> Result<Self, BpfError> {
+        create_pin_dirs(&config.pin_dir)?;
+        let lock = lock(&config.pin_dir)?;
+        let mut ebpf = load::load(&config.pin_dir)?;
+        maps::write_settings(&mut ebpf, &settings(config)?)?;
+        maps::write_addresses(&mut ebpf, &config.addresses)?;
+        load::load_programs(&mut ebpf)?;
+        let own_link = attach::attach(&mut ebpf, config)?;
+        Ok(Self {
+            ebpf,
+            _own_link: own_link,
+            _lock: lock,
+        })
     }
-    /// The ring buffer's reader; there is one, so the second call gives `None`.
-    pub fn take_events(&mut self) -> Option<EventRing> {
-        unimplemented!()
+
+    /// The ring buffer's reader; there is one, so the second call fails.
+    pub fn take_events(&mut self) -> Result<EventRing, BpfError> {
+        EventRing::try_new(&mut self.ebpf)
     }
-    /// Reader of the identities of accepted sockets.
-    pub fn accepted(&self) -> Result<Accepted, BpfError> {
-        unimplemented!()
+
+    /// The reader of what the hooks log for people; there is one, so the second call fails.
+    pub fn take_log(&mut self) -> Result<KernelLog, BpfError> {
+        KernelLog::try_new(&mut self.ebpf)
     }
-    /// Reader of the kernel's counters.
-    pub fn counters(&self) -> Result<Counters, BpfError> {
-        unimplemented!()
+
+    /// The reader of the identities of accepted sockets; the second call fails.
+    pub fn take_accepted(&mut self) -> Result<Accepted, BpfError> {
+        Accepted::try_new(&mut self.ebpf)
     }
-    /// Writer of cgroup classes.
-    pub fn classes(&self) -> Result<Classes, BpfError> {
-        unimplemented!()
+
+    /// The reader of the kernel's counters; the second call fails.
+    pub fn take_counters(&mut self) -> Result<Counters, BpfError> {
+        Counters::try_new(&mut self.ebpf)
+    }
+
+    /// The writer of cgroup classes; the second call fails.
+    pub fn take_classes(&mut self) -> Result<Classes, BpfError> {
+        Classes::try_new(&mut self.ebpf)
+    }
+
+    /// Attaches the packet hooks to the host side of a container's interface; replaces what an earlier enforcer left.
+    pub fn attach_interface(&mut self, interface: &str) -> Result<(), BpfError> {
+        tc::attach(&mut self.ebpf, interface)
     }
 }
 
-/// Reads events.
-#[derive(Debug)]
-pub struct EventRing {}
-impl EventRing {
-    /// Waits for events and hands each one over, oldest first, until the ring is empty.
-    pub async fn read(&mut self, _each: impl FnMut(&Event)) -> Result<(), BpfError> {
-        unimplemented!()
+/// Removes every pin below `pin_dir`, and with them hooks and maps. Nothing there is fine. Interfaces are detached one
+/// by one with [`detach_interface`].
+pub fn detach(pin_dir: &Path) -> Result<(), BpfError> {
+    if !pin_dir.exists() {
+        return Ok(());
+    }
+    let _lock = lock(pin_dir)?;
+    fs::remove_dir_all(pin_dir).map_err(|source| file_error("remove", pin_dir, source))
+}
+
+/// Whether this kernel takes the object: loads it without attaching or pinning anything.
+pub fn probe() -> Result<(), BpfError> {
+    let mut ebpf = load::load_unpinned()?;
+    load::load_programs(&mut ebpf)
+}
+
+fn settings(config: &Config) -> Result<Settings, BpfError> {
+    let host_netns_cookie = sys::socket::netns_cookie().map_err(|source| BpfError::Syscall {
+        operation: "read the network namespace's cookie (SO_NETNS_COOKIE)".to_owned(),
+        source,
+    })?;
+    Ok(Settings {
+        abi_version: enforcer_common::ABI_VERSION,
+        endpoint_address: u32::from_ne_bytes(config.endpoint_address.octets()),
+        host_netns_cookie,
+        endpoint_port: config.endpoint_port,
+        steer_port: config.steer_port,
+        packet_steer_port: config.packet_steer_port,
+        reserved: 0,
+        reserved2: 0,
+    })
+}
+
+fn create_pin_dirs(pin_dir: &Path) -> Result<(), BpfError> {
+    let existing = pin_dir.ancestors().find(|path| path.exists()).unwrap_or(pin_dir);
+    let stat = rustix::fs::statfs(existing).map_err(|error| file_error("inspect", existing, error.into()))?;
+    if u64::try_from(stat.f_type).ok() != Some(BPF_FS_MAGIC) {
+        return Err(BpfError::NotBpffs {
+            path: existing.to_owned(),
+        });
+    }
+    for directory in [pin_dir.join("maps"), pin_dir.join("links")] {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&directory)
+            .map_err(|source| file_error("create", &directory, source))?;
+    }
+    Ok(())
+}
+
+/// `BPF_FS_MAGIC` of linux/magic.h.
+const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+
+fn lock(pin_dir: &Path) -> Result<File, BpfError> {
+    let directory = File::open(pin_dir).map_err(|source| file_error("open", pin_dir, source))?;
+    match rustix::fs::flock(&directory, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(directory),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(BpfError::AlreadyRunning {
+            path: pin_dir.to_owned(),
+        }),
+        Err(error) => Err(file_error("lock", pin_dir, error.into())),
     }
 }
 
-/// Reads the identity of an accepted socket.
-#[derive(Debug, Clone)]
-pub struct Accepted {}
-impl Accepted {
-    /// The handshake in the socket's storage, `None` if nobody announced the connection.
-    pub fn handshake(&self, _socket: BorrowedFd<'_>) -> Result<Option<Handshake>, BpfError> {
-        unimplemented!()
-    }
-}
-
-/// Reads counters.
-#[derive(Debug, Clone)]
-pub struct Counters {}
-impl Counters {
-    /// The counter's sum over all CPUs.
-    pub fn read(&self, _counter: Counter) -> Result<u64, BpfError> {
-        unimplemented!()
-    }
-}
-
-/// Writes cgroup classes.
-#[derive(Debug)]
-pub struct Classes {}
-impl Classes {
-    /// Classifies a cgroup and its descendants.
-    pub fn set(&mut self, _cgroup_id: u64, _class: CgroupClass) -> Result<(), BpfError> {
-        unimplemented!()
+fn file_error(operation: &'static str, path: &Path, source: io::Error) -> BpfError {
+    BpfError::File {
+        operation,
+        path: path.to_owned(),
+        source,
     }
 }

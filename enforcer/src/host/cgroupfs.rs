@@ -1,30 +1,164 @@
 //! The cgroup v2 tree: from ID to path and back.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::{self, File},
+    io,
+    os::{
+        fd::{AsFd as _, AsRawFd as _},
+        unix::fs::MetadataExt as _,
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use procfs::process::Process;
+
+use crate::sys;
 
 /// What goes wrong with the cgroup tree.
 #[derive(Debug, thiserror::Error)]
-pub enum CgroupError {}
+pub enum CgroupError {
+    /// There is no cgroup2 mount.
+    #[error("no cgroup2 file system is mounted: mount one (mount -t cgroup2 none /sys/fs/cgroup)")]
+    NotMounted,
+    /// A directory is not part of any cgroup2 mount.
+    #[error("{path} is not on a cgroup2 file system: set cgroups.root to a directory below one")]
+    NotCgroup2 {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The kernel's files about this process could not be read.
+    #[error("cannot read {what} of this process: {source}")]
+    Proc {
+        /// Which file.
+        what: &'static str,
+        /// Why.
+        source: procfs::ProcError,
+    },
+    /// A cgroup directory could not be used.
+    #[error("cannot {operation} cgroup {path}: {source}")]
+    File {
+        /// What was tried.
+        operation: &'static str,
+        /// The directory.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A cgroup ID could not be looked up.
+    #[error("cannot find cgroup {id}: {source}")]
+    Find {
+        /// The ID.
+        id: u64,
+        /// Why.
+        source: io::Error,
+    },
+}
 
 /// The mounted cgroup v2 hierarchy.
-#[derive(Debug, Clone)]
-pub struct CgroupFs {}
+#[derive(Clone, Debug)]
+pub struct CgroupFs {
+    mount: PathBuf,
+    directory: Arc<File>,
+}
+
+// === impl CgroupFs ===
 
 impl CgroupFs {
-    /// Finds the cgroup2 mount (`/proc/self/mountinfo`) that holds `root`, or any if `root` is `None`.
-    pub fn find(_root: Option<&Path>) -> Result<Self, CgroupError> {
-        unimplemented!()
+    /// Finds the cgroup2 mount that holds `root`, or the first one if `root` is `None`. It may be anywhere: hybrid hosts
+    /// have it at `/sys/fs/cgroup/unified`.
+    pub fn find(root: Option<&Path>) -> Result<Self, CgroupError> {
+        let mounts = Process::myself()
+            .and_then(|process| process.mountinfo())
+            .map_err(|source| CgroupError::Proc {
+                what: "mountinfo",
+                source,
+            })?;
+        let mut candidates: Vec<PathBuf> = mounts
+            .into_iter()
+            .filter(|mount| mount.fs_type == "cgroup2")
+            .map(|mount| mount.mount_point)
+            .collect();
+        if candidates.is_empty() {
+            return Err(CgroupError::NotMounted);
+        }
+        // The deepest mount point that contains the root.
+        candidates.sort_by_key(|mount| std::cmp::Reverse(mount.components().count()));
+        let mount = match root {
+            None => candidates.pop().ok_or(CgroupError::NotMounted)?,
+            Some(root) => candidates
+                .into_iter()
+                .find(|mount| root.starts_with(mount))
+                .ok_or_else(|| CgroupError::NotCgroup2 { path: root.to_owned() })?,
+        };
+        let directory = File::open(&mount).map_err(|source| file_error("open", &mount, source))?;
+        Ok(Self {
+            mount,
+            directory: Arc::new(directory),
+        })
     }
+
     /// Absolute path of the mount.
+    #[must_use]
     pub fn mount(&self) -> &Path {
-        unimplemented!()
+        &self.mount
     }
+
     /// Path of a cgroup relative to the mount, with a leading slash; `None` if the cgroup is gone.
-    pub fn path_of(&self, _id: u64) -> Result<Option<PathBuf>, CgroupError> {
-        unimplemented!()
+    pub fn path_of(&self, id: u64) -> Result<Option<PathBuf>, CgroupError> {
+        let opened = match sys::file_handle::open_cgroup(self.directory.as_fd(), id) {
+            Ok(opened) => opened,
+            Err(error) if error.raw_os_error() == Some(libc::ESTALE) => return Ok(None),
+            Err(source) => return Err(CgroupError::Find { id, source }),
+        };
+        let path = fs::read_link(format!("/proc/self/fd/{}", opened.as_raw_fd()))
+            .map_err(|source| CgroupError::Find { id, source })?;
+        // A cgroup removed after it was opened keeps its descriptor; its path is not one any more.
+        let removed = fs::metadata(&path).map_or(true, |metadata| metadata.ino() != id);
+        Ok((!removed).then(|| self.relative(&path)).flatten())
     }
-    /// ID of the cgroup at a path relative to the mount.
-    pub fn id_of(&self, _path: &Path) -> Result<u64, CgroupError> {
-        unimplemented!()
+
+    /// ID of the cgroup at a path relative to the mount; `None` if there is none. The ID is the directory's inode number.
+    pub fn id_of(&self, path: &Path) -> Result<Option<u64>, CgroupError> {
+        let path = self.absolute(path);
+        match fs::metadata(&path) {
+            Ok(metadata) => Ok(Some(metadata.ino())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(file_error("inspect", &path, source)),
+        }
+    }
+
+    /// Path of this process's own cgroup relative to the mount.
+    pub fn own(&self) -> Result<PathBuf, CgroupError> {
+        let cgroups = Process::myself()
+            .and_then(|process| process.cgroups())
+            .map_err(|source| CgroupError::Proc { what: "cgroup", source })?;
+        let own = cgroups
+            .into_iter()
+            .find(|cgroup| cgroup.hierarchy == 0)
+            .ok_or(CgroupError::NotMounted)?;
+        Ok(PathBuf::from(own.pathname))
+    }
+
+    /// The absolute path of a path relative to the mount.
+    #[must_use]
+    pub fn absolute(&self, path: &Path) -> PathBuf {
+        self.mount.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// The path relative to the mount of an absolute one, `None` if it lies elsewhere.
+    #[must_use]
+    pub fn relative(&self, path: &Path) -> Option<PathBuf> {
+        path.strip_prefix(&self.mount)
+            .ok()
+            .map(|relative| Path::new("/").join(relative))
+    }
+}
+
+fn file_error(operation: &'static str, path: &Path, source: io::Error) -> CgroupError {
+    CgroupError::File {
+        operation,
+        path: path.to_owned(),
+        source,
     }
 }

@@ -1,0 +1,169 @@
+//! The attach table: which hook goes where, and how it is pinned.
+//!
+//! A hook whose pin exists keeps its link: only the program inside is swapped (`BPF_LINK_UPDATE`), so there is no instant
+//! without it, and none with two of them.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::{
+        fd::AsFd as _,
+        unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    },
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf,
+    programs::{
+        CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError,
+        links::{FdLink, LinkError},
+    },
+};
+
+use super::{BpfError, Config, file_error};
+use crate::sys;
+
+/// Where a hook goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// The cgroup root, pinned: it must outlive the daemon.
+    Root,
+    /// The enforcer's own cgroup, not pinned: without the daemon nobody accepts.
+    Own,
+    /// The host side of containers' interfaces, see `tc`.
+    Interface,
+}
+
+/// Every hook, in the order of attachment: whoever hands identities on comes before who sends connections here. All of
+/// them are required, and load on Linux 6.1 and newer.
+const HOOKS: [(&str, At); 9] = [
+    ("sock_ops_own", At::Own),
+    ("sock_ops", At::Root),
+    ("egress", At::Root),
+    ("connect4", At::Root),
+    ("connect6", At::Root),
+    ("sendmsg4", At::Root),
+    ("sendmsg6", At::Root),
+    (super::tc::INGRESS, At::Interface),
+    (super::tc::EGRESS, At::Interface),
+];
+
+/// The static name of a program in the object.
+pub(super) fn name_of(program: &str) -> &'static str {
+    HOOKS
+        .iter()
+        .map(|(name, _)| *name)
+        .find(|name| *name == program)
+        .unwrap_or("unknown")
+}
+
+/// Attaches the hooks of both cgroups, and gives the link of the enforcer's own.
+pub(super) fn attach(ebpf: &mut Ebpf, config: &Config) -> Result<FdLink, BpfError> {
+    let root = open(&config.cgroup_root)?;
+    let own = open(&config.own_cgroup)?;
+    let links = config.pin_dir.join("links");
+    let directory = link_directory(&links, &config.cgroup_root, &root)?;
+    let mut own_link = None;
+    for (hook, at) in HOOKS {
+        let program = ebpf.program_mut(hook).ok_or(BpfError::Missing { what: hook })?;
+        match at {
+            At::Root => attach_pinned(program, hook, &root, &directory.join(hook))?,
+            At::Own => own_link = Some(create_link(program, hook, &own)?),
+            At::Interface => {}
+        }
+    }
+    remove_other_links(&links, &directory)?;
+    own_link.ok_or(BpfError::Missing { what: "sock_ops_own" })
+}
+
+fn open(cgroup: &Path) -> Result<File, BpfError> {
+    File::open(cgroup).map_err(|source| file_error("open cgroup", cgroup, source))
+}
+
+/// The directory of the links of this very cgroup: a cgroup that was removed and made again has another ID, and links
+/// to the old one are dead.
+fn link_directory(links: &Path, cgroup: &Path, opened: &File) -> Result<PathBuf, BpfError> {
+    let metadata = opened
+        .metadata()
+        .map_err(|source| file_error("inspect cgroup", cgroup, source))?;
+    let directory = links.join(metadata.ino().to_string());
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&directory)
+        .map_err(|source| file_error("create", &directory, source))?;
+    Ok(directory)
+}
+
+fn attach_pinned(program: &mut Program, hook: &'static str, cgroup: &File, pin: &Path) -> Result<(), BpfError> {
+    match sys::bpf::open_pin(pin) {
+        Ok(link) => {
+            let fd = program.fd().map_err(|source| hook_error("replace", hook, source))?;
+            sys::bpf::update_link(link.as_fd(), fd.as_fd()).map_err(|source| BpfError::Syscall {
+                operation: format!("replace the program of hook {hook}"),
+                source,
+            })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let link = create_link(program, hook, cgroup)?;
+            link.pin(pin).map_err(|source| BpfError::Pin { hook, source })?;
+            Ok(())
+        }
+        Err(source) => Err(file_error("open pinned link", pin, source)),
+    }
+}
+
+fn create_link(program: &mut Program, hook: &'static str, cgroup: &File) -> Result<FdLink, BpfError> {
+    // `Single` attaches a link without flags; links always live side by side, while `AllowMultiple` gives EINVAL
+    // (aya issue 1078).
+    let mode = CgroupAttachMode::Single;
+    let failed = |source| hook_error("attach", hook, source);
+    let link: Result<FdLink, LinkError> = match program {
+        Program::CgroupSockAddr(program) => {
+            let id = program.attach(cgroup, mode).map_err(failed)?;
+            program.take_link(id).map_err(failed)?.try_into()
+        }
+        Program::CgroupSkb(program) => {
+            let id = program
+                .attach(cgroup, CgroupSkbAttachType::Egress, mode)
+                .map_err(failed)?;
+            program.take_link(id).map_err(failed)?.try_into()
+        }
+        Program::SockOps(program) => {
+            let id = program.attach(cgroup, mode).map_err(failed)?;
+            program.take_link(id).map_err(failed)?.try_into()
+        }
+        _ => return Err(failed(ProgramError::UnexpectedProgramType)),
+    };
+    link.map_err(|source| BpfError::Link { hook, source })
+}
+
+fn hook_error(operation: &'static str, hook: &'static str, source: ProgramError) -> BpfError {
+    let hint = match operation {
+        "attach" => {
+            "; EPERM here means that another program sits on this cgroup or a parent without BPF_F_ALLOW_MULTI \
+             (see `bpftool cgroup tree`)"
+        }
+        _ => "",
+    };
+    BpfError::Hook {
+        operation,
+        hook,
+        source,
+        hint,
+    }
+}
+
+/// Links of other cgroups: the root was configured elsewhere, or made again.
+fn remove_other_links(links: &Path, current: &Path) -> Result<(), BpfError> {
+    let entries = fs::read_dir(links).map_err(|source| file_error("list", links, source))?;
+    for entry in entries {
+        let path = entry.map_err(|source| file_error("list", links, source))?.path();
+        if path != current {
+            tracing::info!(links = %path.display(), "removing hooks from an earlier cgroup root");
+            fs::remove_dir_all(&path).map_err(|source| file_error("remove", &path, source))?;
+        }
+    }
+    Ok(())
+}

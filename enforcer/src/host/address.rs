@@ -1,0 +1,101 @@
+//! The credential endpoint's address, on the loopback device of the host's network namespace.
+//!
+//! It stays when the enforcer ends: then connections to it are refused at once instead of wandering off to the network.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use futures_util::TryStreamExt as _;
+use rtnetlink::{
+    Handle, LinkUnspec,
+    packet_route::{
+        address::{AddressAttribute, AddressMessage, AddressScope},
+        link::{LinkAttribute, LinkFlags},
+    },
+};
+
+use super::{HostError, links::with_handle};
+
+/// Puts the address (a /32 of host scope) on loopback, if it is not there yet. Loopback is brought up if it is down.
+pub async fn ensure(address: Ipv4Addr) -> Result<(), HostError> {
+    with_handle(async |handle| {
+        let loopback = loopback(&handle).await?;
+        if find(&handle, loopback, address).await?.is_some() {
+            return Ok(());
+        }
+        let mut request = handle.address().add(loopback, IpAddr::V4(address), 32);
+        request.message_mut().header.scope = AddressScope::Host;
+        request
+            .execute()
+            .await
+            .map_err(netlink_error(format!("add {address} to the loopback device")))
+    })
+    .await
+}
+
+/// Takes the address away. Not being there is fine.
+pub async fn remove(address: Ipv4Addr) -> Result<(), HostError> {
+    with_handle(async |handle| {
+        let loopback = loopback(&handle).await?;
+        let Some(present) = find(&handle, loopback, address).await? else {
+            return Ok(());
+        };
+        let operation = format!("remove {address} from the loopback device");
+        handle
+            .address()
+            .del(present)
+            .execute()
+            .await
+            .map_err(netlink_error(operation))
+    })
+    .await
+}
+
+/// Index of the loopback device, whatever its name, up.
+async fn loopback(handle: &Handle) -> Result<u32, HostError> {
+    let mut links = handle.link().get().execute();
+    while let Some(link) = links
+        .try_next()
+        .await
+        .map_err(netlink_error("list network devices".to_owned()))?
+    {
+        if !link.header.flags.contains(LinkFlags::Loopback) {
+            continue;
+        }
+        let index = link.header.index;
+        if !link.header.flags.contains(LinkFlags::Up) {
+            let name = link.attributes.into_iter().find_map(|attribute| match attribute {
+                LinkAttribute::IfName(name) => Some(name),
+                _ => None,
+            });
+            let operation = format!("bring up {}", name.as_deref().unwrap_or("the loopback device"));
+            let up = LinkUnspec::new_with_index(index).up().build();
+            handle
+                .link()
+                .set(up)
+                .execute()
+                .await
+                .map_err(netlink_error(operation))?;
+        }
+        return Ok(index);
+    }
+    Err(HostError::NoLoopback)
+}
+
+async fn find(handle: &Handle, device: u32, address: Ipv4Addr) -> Result<Option<AddressMessage>, HostError> {
+    handle
+        .address()
+        .get()
+        .set_link_index_filter(device)
+        .execute()
+        .try_filter(|message| {
+            let wanted = AddressAttribute::Local(IpAddr::V4(address));
+            std::future::ready(message.header.prefix_len == 32 && message.attributes.contains(&wanted))
+        })
+        .try_next()
+        .await
+        .map_err(netlink_error("list addresses of the loopback device".to_owned()))
+}
+
+fn netlink_error(operation: String) -> impl FnOnce(rtnetlink::Error) -> HostError {
+    move |source| HostError::Netlink { operation, source }
+}

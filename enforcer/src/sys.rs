@@ -1,0 +1,6 @@
+//! System calls no crate offers safely: one safe function each, and nothing else is unsafe about them.
+
+pub(crate) mod bpf;
+pub(crate) mod file_handle;
+pub(crate) mod readiness;
+pub(crate) mod socket;

@@ -1,0 +1,29 @@
+//! Socket options no crate offers.
+
+use std::{io, net::UdpSocket, os::fd::AsRawFd as _};
+
+/// `SO_NETNS_COOKIE` of asm-generic/socket.h.
+const SO_NETNS_COOKIE: libc::c_int = 71;
+
+/// Cookie of the calling thread's network namespace. Linux 5.14.
+#[expect(unsafe_code, reason = "this option has no safe wrapper")]
+pub(crate) fn netns_cookie() -> io::Result<u64> {
+    let socket = UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0))?;
+    let mut cookie = 0_u64;
+    let mut length = libc::socklen_t::try_from(size_of::<u64>()).map_err(io::Error::other)?;
+    // SAFETY: the option writes at most `length` bytes, the size of `cookie`; the socket is open.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 {
+        Ok(cookie)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
