@@ -56,7 +56,7 @@ pub(crate) fn run() -> Result<ExitCode> {
 fn check_dependencies() -> Result<()> {
     let deny = || {
         let mut command = cargo::stable();
-        command.args(["deny", "check", "--config", ".deny.toml"]);
+        command.args(["deny", "check"]);
         command
     };
     step::run(deny().args(["bans", "licenses", "sources"]))?;
