@@ -47,25 +47,22 @@ impl Address {
 
     /// An address from its 16 bytes as written; IPv4 in v4-mapped form.
     #[must_use]
-    pub const fn from_octets(octets: [u8; 16]) -> Self {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = octets;
-        Self {
-            words: [
-                u32::from_ne_bytes([a, b, c, d]),
-                u32::from_ne_bytes([e, f, g, h]),
-                u32::from_ne_bytes([i, j, k, l]),
-                u32::from_ne_bytes([m, n, o, p]),
-            ],
+    pub fn from_octets(octets: [u8; 16]) -> Self {
+        let mut words = [0; 4];
+        for (word, bytes) in words.iter_mut().zip(octets.as_chunks::<4>().0) {
+            *word = u32::from_ne_bytes(*bytes);
         }
+        Self { words }
     }
 
     /// The 16 bytes as written; IPv4 in v4-mapped form.
     #[must_use]
-    pub const fn octets(self) -> [u8; 16] {
-        let [w, x, y, z] = self.words;
-        let ([a, b, c, d], [e, f, g, h]) = (w.to_ne_bytes(), x.to_ne_bytes());
-        let ([i, j, k, l], [m, n, o, p]) = (y.to_ne_bytes(), z.to_ne_bytes());
-        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+    pub fn octets(self) -> [u8; 16] {
+        let mut octets = [0; 16];
+        for (bytes, word) in octets.as_chunks_mut::<4>().0.iter_mut().zip(self.words) {
+            *bytes = word.to_ne_bytes();
+        }
+        octets
     }
 
     /// The IPv4 address in network byte order, if this is one.

@@ -5,19 +5,19 @@ use crate::{address::Address, identity::Identity, pod, verdict::numbered};
 numbered! {
     /// The hook that decided. The numbers and names are part of the ABI and of the audit schema.
     pub enum Hook {
-        /// cgroup/connect4
+        /// `cgroup/connect4`
         Connect4 = 1 "connect4",
-        /// cgroup/connect6
+        /// `cgroup/connect6`
         Connect6 = 2 "connect6",
-        /// cgroup/sendmsg4
+        /// `cgroup/sendmsg4`
         Sendmsg4 = 3 "sendmsg4",
-        /// cgroup/sendmsg6
+        /// `cgroup/sendmsg6`
         Sendmsg6 = 4 "sendmsg6",
-        /// sock_ops of guarded sockets
+        /// `sock_ops` of guarded sockets
         SockOps = 10 "sock_ops",
-        /// sock_ops of the enforcer's own sockets
+        /// `sock_ops` of the enforcer's own sockets
         SockOpsOwn = 11 "sock_ops_own",
-        /// cgroup_skb egress
+        /// `cgroup_skb` egress
         Egress = 20 "egress",
         /// TC ingress on the host side of a container's interface
         TcIngress = 21 "tc_ingress",

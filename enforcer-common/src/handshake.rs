@@ -1,4 +1,4 @@
-//! The handshake: how an identity travels from connect() to the accepted socket.
+//! The handshake: how an identity travels from `connect()` to the accepted socket.
 //!
 //! ```text
 //! connect4/6     identity -> storage of the client socket

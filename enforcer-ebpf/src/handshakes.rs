@@ -116,7 +116,7 @@ pub(crate) fn accept(socket: *mut bpf_sock, key: &HandshakeKey) -> Result<(), Re
     if HANDSHAKES.remove(key).is_ok() {
         count(Counter::HandshakesAccepted);
     }
-    if storage(&ACCEPTED, socket, &mut handshake).is_null() {
+    if storage(&ACCEPTED, socket, &raw mut handshake).is_null() {
         count(Counter::HandshakesNotStored);
         return Err(Reason::HandshakeNotStored);
     }

@@ -70,9 +70,9 @@ fn inspect_protected(skb: *mut __sk_buff, layer: &Layer, network: Network, prote
     let refused = if steered {
         match confirm(
             skb,
-            &network,
             &transport,
             &key(&network, &transport, settings.steer_port),
+            settings,
             layer.at_host,
         ) {
             Ok(()) => return Finding::Pass,

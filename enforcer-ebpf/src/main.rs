@@ -10,6 +10,15 @@
     unsafe_code,
     reason = "BPF contexts and helpers are raw pointers; the verifier checks every access at load"
 )]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the program macros hand the context over by value"
+)]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "the kernel's contexts hold 16-bit ports in 32-bit fields, and its helpers take C integers"
+)]
 
 mod emit;
 mod handshakes;

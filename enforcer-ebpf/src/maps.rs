@@ -26,13 +26,13 @@ pub(crate) static ADDRESSES: HashMap<Address, AddressRule, 256> = HashMap::new()
 #[btf_map]
 pub(crate) static CLASSES: HashMap<u64, u32, 131_072, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
-/// Who called connect() on a socket that was steered. Written by the connect hooks, read by everything after them. Lives
+/// Who called `connect()` on a socket that was steered. Written by the connect hooks, read by everything after them. Lives
 /// and dies with the socket; where there is no memory for it the connect is refused.
 #[btf_map]
 pub(crate) static SENDERS: SkStorage<Identity> = SkStorage::new();
 
-/// Connections on their way. Written by sock_ops and the packet hooks, emptied by sock_ops. Full: the connection arrives
-/// without identity and is refused. Not an LRU: a flood must not push out somebody else's entry.
+/// Connections on their way. Written by `sock_ops` and the packet hooks, emptied by `sock_ops`. Full: the connection
+/// arrives without identity and is refused. Not an LRU: a flood must not push out somebody else's entry.
 #[btf_map]
 pub(crate) static HANDSHAKES: HashMap<HandshakeKey, Handshake, 65_536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 

@@ -92,7 +92,7 @@ fn on_state(context: &SockOpsContext) {
     }
 }
 
-/// A connection to one of the enforcer's sockets is established; accept() returns only after this.
+/// A connection to one of the enforcer's sockets is established; `accept()` returns only after this.
 #[inline(always)]
 fn on_established(context: &SockOpsContext) {
     let Some(settings) = settings() else {
