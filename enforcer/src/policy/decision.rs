@@ -1,0 +1,89 @@
+//! What a decision is: a permit, or a denial with its reason.
+
+use super::request::CredentialId;
+use crate::attribution::TaskName;
+
+/// The outcome for one request.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The caller owns what it asks for.
+    Permit(Permit),
+    /// It does not get it.
+    Denial(DenialReason),
+}
+
+/// Proof that policy allowed one request. Upstreams take it instead of the request.
+///
+/// What it holds comes from the ownership table, not from the caller's bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Permit {
+    task: TaskName,
+    credential: CredentialId,
+}
+
+/// Why a request is refused. The names are part of the audit schema and never change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DenialReason {
+    /// Nobody announced the connection: no hook saw its sender.
+    UnknownSender,
+    /// Two network namespaces claimed the connection.
+    AmbiguousSender,
+    /// The sender's cgroup no longer exists, so nobody can tell whose it was.
+    SenderGone,
+    /// The caller uses a socket that was made in another task's cgroup, or in no task's.
+    SocketFromElsewhere,
+    /// The sender's cgroup belongs to no task.
+    NoTask,
+    /// The ID is another task's.
+    NotOwner,
+    /// Nobody has this ID.
+    UnknownId,
+    /// A credential path that cannot be granted: no ID, or a method other than GET and HEAD, or not HTTP as it should
+    /// be.
+    Malformed,
+    /// Not a path of the credential endpoint.
+    NotCredentials,
+}
+
+// === impl Permit ===
+
+impl Permit {
+    pub(super) fn new(task: &TaskName, credential: &CredentialId) -> Self {
+        Self {
+            task: task.clone(),
+            credential: credential.clone(),
+        }
+    }
+
+    /// The task that owns the credentials.
+    #[must_use]
+    pub const fn task(&self) -> &TaskName {
+        &self.task
+    }
+
+    /// Which of its credentials.
+    #[must_use]
+    pub const fn credential(&self) -> &CredentialId {
+        &self.credential
+    }
+}
+
+// === impl DenialReason ===
+
+impl DenialReason {
+    /// The name in audit records.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::UnknownSender => "unknown_sender",
+            Self::AmbiguousSender => "ambiguous_sender",
+            Self::SenderGone => "sender_gone",
+            Self::SocketFromElsewhere => "socket_from_elsewhere",
+            Self::NoTask => "no_task",
+            Self::NotOwner => "not_owner",
+            Self::UnknownId => "unknown_id",
+            Self::Malformed => "malformed",
+            Self::NotCredentials => "not_credentials",
+        }
+    }
+}
