@@ -1,0 +1,105 @@
+//! Audit: one schema for what the kernel decided and what the endpoint decided, as JSON lines.
+//!
+//! ```text
+//! bpf ring ──> kernel ──┐
+//! endpoint ─────────────┴─> Recorder ──bounded queue──> writer thread ──> file or stdout
+//! ```
+//!
+//! Recording never blocks a decision. A record gets its number before the queue; when the queue has no room the
+//! record is lost, counted, and the loss itself becomes a record as soon as there is room: the numbers have a gap
+//! exactly where something is missing, and emitted = delivered + dropped.
+
+pub mod kernel;
+mod queue;
+mod record;
+mod redact;
+mod render;
+mod sink;
+mod writer;
+
+use std::{io, path::PathBuf, time::Duration};
+
+use self::{queue::Queue, redact::Redactor, writer::Writer};
+pub use self::{
+    queue::{Recorder, Totals},
+    record::{Endpoint, KernelDecision, Request, Verdict},
+};
+use crate::config;
+
+/// How many records may wait for the writer: about 50 ms at 300,000 records a second, 4 MiB of memory.
+const QUEUED_RECORDS: usize = 16_384;
+
+/// What goes wrong with the audit trail at start.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    /// The output cannot be opened.
+    #[error("cannot open the audit file {path} for appending: {source}; check audit.output and its directory")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The key that hides credential IDs cannot be read or made.
+    #[error("cannot {operation} the audit key {path}: {source}; check audit.key-file and its directory")]
+    Key {
+        /// What was tried.
+        operation: &'static str,
+        /// The key file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The key file holds something else.
+    #[error("the audit key {path} has {found} bytes instead of 32; remove the file to have a new key made")]
+    KeyLength {
+        /// The key file.
+        path: PathBuf,
+        /// Its length.
+        found: usize,
+    },
+    /// The writer thread cannot be started.
+    #[error("cannot start the audit writer thread: {source}")]
+    Thread {
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The running audit trail.
+#[derive(Debug)]
+pub struct Audit {
+    recorder: Recorder,
+    writer: Writer,
+}
+
+// === impl Audit ===
+
+impl Audit {
+    /// Opens the output, reads or makes the key, and starts the writer.
+    pub fn start(config: &config::Audit) -> Result<Self, AuditError> {
+        let redactor = Redactor::load_or_create(&config.key_file)?;
+        let (queue, records) = Queue::bounded(QUEUED_RECORDS);
+        let recorder = Recorder::new(queue, redactor);
+        let writer = Writer::start(recorder.queue(), records, sink::open(&config.output)?)?;
+        Ok(Self { recorder, writer })
+    }
+
+    /// A handle that records.
+    #[must_use]
+    pub fn recorder(&self) -> Recorder {
+        self.recorder.clone()
+    }
+
+    /// Takes no more records, writes those that wait, and says what became of all of them. What the output does not
+    /// take within `deadline` is dropped.
+    pub async fn close(self, deadline: Duration) -> Totals {
+        self.recorder.queue().close();
+        let finished = self.writer.finish(deadline).await;
+        let mut totals = self.recorder.queue().totals();
+        if !finished {
+            totals.dropped = totals.emitted - totals.delivered;
+        }
+        totals
+    }
+}

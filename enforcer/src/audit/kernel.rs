@@ -1,0 +1,139 @@
+//! From the kernel's ring buffer to the audit trail.
+
+use std::{sync::Arc, time::Duration};
+
+use enforcer_common::counter::Counter;
+use jiff::Timestamp;
+use rustix::time::{ClockId, clock_gettime};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{KernelDecision, Recorder};
+use crate::{
+    attribution::Attributor,
+    bpf::{BpfError, Counters, EventRing},
+    drain::Watcher,
+};
+
+/// How often the kernel is asked for events it had no room for.
+const LOSS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How old the difference between the monotonic and the wall clock may get.
+const CLOCK_AGE: Duration = Duration::from_secs(1);
+
+/// Turns kernel events into audit records.
+#[derive(Debug)]
+pub struct Feed {
+    /// The ring's one reader.
+    pub ring: EventRing,
+    /// The kernel's counters, for what the ring lost.
+    pub counters: Counters,
+    /// Finds the task of a cgroup.
+    pub attributor: Arc<Attributor>,
+    /// Takes the records.
+    pub recorder: Recorder,
+}
+
+/// Converts the kernel's event times.
+#[derive(Debug)]
+struct Clock {
+    /// Wall clock minus monotonic clock, in nanoseconds.
+    offset: i128,
+    /// Monotonic time of the last look at both, in nanoseconds.
+    looked: u64,
+}
+
+// === impl Feed ===
+
+impl Feed {
+    /// Records events until `stop`, then what the ring still holds.
+    pub async fn run(mut self, mut stop: Watcher) -> Result<(), BpfError> {
+        let mut clock = Clock::now();
+        let mut lost = self.counters.read(Counter::EventsDropped)?;
+        let mut ticks = interval(LOSS_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let record = |event: &_| record(event, &mut clock, &self.attributor, &self.recorder);
+            tokio::select! {
+                biased; // The end first, then the losses: a ring that is never empty must not hide either.
+                () = stop.signaled() => break,
+                _ = ticks.tick() => self.record_losses(&mut lost)?,
+                read = self.ring.read(record) => read?,
+            }
+        }
+        let record = |event: &_| record(event, &mut clock, &self.attributor, &self.recorder);
+        self.ring.drain(record);
+        self.record_losses(&mut lost)
+    }
+
+    fn record_losses(&self, known: &mut u64) -> Result<(), BpfError> {
+        let lost = self.counters.read(Counter::EventsDropped)?;
+        if lost > *known {
+            self.recorder.ring_lost(lost - *known);
+            *known = lost;
+        }
+        Ok(())
+    }
+}
+
+fn record(event: &enforcer_common::event::Event, clock: &mut Clock, attributor: &Attributor, recorder: &Recorder) {
+    let identity = &event.identity;
+    // A packet has no caller, only a socket.
+    let sender = if identity.cgroup_id == 0 {
+        identity.socket_cgroup_id
+    } else {
+        identity.cgroup_id
+    };
+    let decision = KernelDecision {
+        event: *event,
+        located: attributor.locate(sender),
+    };
+    recorder.kernel(clock.wall(event.time_ns), decision);
+}
+
+// === impl Clock ===
+
+impl Clock {
+    fn now() -> Self {
+        let (monotonic, wall) = (nanoseconds(ClockId::Monotonic), nanoseconds(ClockId::Realtime));
+        Self {
+            offset: wall - monotonic,
+            looked: u64::try_from(monotonic).unwrap_or(0),
+        }
+    }
+
+    /// Wall-clock time of a monotonic time.
+    fn wall(&mut self, monotonic: u64) -> Timestamp {
+        if u128::from(monotonic.saturating_sub(self.looked)) > CLOCK_AGE.as_nanos() {
+            *self = Self::now();
+        }
+        Timestamp::from_nanosecond(i128::from(monotonic) + self.offset).unwrap_or(Timestamp::MAX)
+    }
+}
+
+fn nanoseconds(clock: ClockId) -> i128 {
+    let time = clock_gettime(clock);
+    i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::{SignedDuration, Timestamp};
+    use rustix::time::ClockId;
+
+    use super::{Clock, nanoseconds};
+
+    #[test]
+    fn an_event_of_now_gets_the_time_of_now() {
+        let mut clock = Clock::now();
+        let monotonic = u64::try_from(nanoseconds(ClockId::Monotonic)).unwrap();
+        let difference = Timestamp::now().duration_since(clock.wall(monotonic)).abs();
+        assert!(difference < SignedDuration::from_secs(1), "{difference:?}");
+    }
+
+    #[test]
+    fn an_old_offset_is_looked_up_again() {
+        let mut clock = Clock { offset: 0, looked: 0 };
+        let monotonic = u64::try_from(nanoseconds(ClockId::Monotonic)).unwrap();
+        assert!(clock.wall(monotonic).as_second() > 1_600_000_000);
+    }
+}

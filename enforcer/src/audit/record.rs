@@ -1,0 +1,77 @@
+//! The audit record: what is recorded.
+
+use std::sync::Arc;
+
+use enforcer_common::{event::Event, identity::Identity};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::redact::CredentialHash;
+use crate::{attribution::Located, policy::DenialReason};
+
+/// One numbered record.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) seq: u64,
+    pub(super) time: Timestamp,
+    pub(super) body: Body,
+}
+
+/// What a record is about.
+#[derive(Debug)]
+pub(super) enum Body {
+    Kernel(KernelDecision),
+    Endpoint(Endpoint, Option<CredentialHash>),
+    Lost(Lost),
+}
+
+/// A decision of a hook.
+#[derive(Debug)]
+pub struct KernelDecision {
+    /// What the hook wrote.
+    pub event: Event,
+    /// Where the sender's cgroup is, if that can be told.
+    pub located: Option<Arc<Located>>,
+}
+
+/// A decision of the credential endpoint.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Permitted or not, and why.
+    pub verdict: Verdict,
+    /// The caller, as the kernel announced it.
+    pub sender: Option<Identity>,
+    /// Where the caller's cgroup is, and so its task.
+    pub located: Option<Arc<Located>>,
+    /// What it asked for and what it was answered.
+    pub request: Request,
+}
+
+/// What of a request may be recorded.
+#[derive(Clone, Debug, Serialize)]
+pub struct Request {
+    /// The method, if it is a standard one: others may hold anything.
+    pub method: Option<&'static str>,
+    /// The credential API's path without the ID; other paths may hold anything.
+    pub path: Option<&'static str>,
+    /// The answer's status; none if the caller went away before it was ready.
+    pub status: Option<u16>,
+}
+
+/// Permitted, or denied and why.
+#[derive(Clone, Copy, Debug)]
+pub enum Verdict {
+    /// The owner asked.
+    Permit,
+    /// Refused.
+    Deny(DenialReason),
+}
+
+/// How many records are missing since the last such record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Lost {
+    /// Kernel events that found no room in the ring buffer.
+    pub(super) ring: u64,
+    /// Records that found no room in the queue.
+    pub(super) queue: u64,
+}
