@@ -1,0 +1,60 @@
+//! Upstreams: who holds the credentials. They are asked with a [`Permit`], so nothing gets here undecided.
+
+mod ecs_agent;
+mod embedded;
+
+use bytes::Bytes;
+
+use self::ecs_agent::EcsAgent;
+pub use self::{ecs_agent::EcsAgentError, embedded::Embedded};
+use crate::{config, policy::Permit};
+
+/// An upstream's answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The credentials, as the client gets them.
+    Credentials(Bytes),
+    /// The upstream does not know the ID.
+    Unknown,
+    /// It knows the ID and has no credentials now.
+    NotReady,
+}
+
+/// The configured upstream.
+#[derive(Debug)]
+pub enum Upstream {
+    /// The enforcer itself.
+    Embedded(Embedded),
+    /// The ECS agent.
+    EcsAgent(EcsAgent),
+}
+
+// === impl Upstream ===
+
+impl Upstream {
+    /// Makes the upstream ready. Credentials that cannot be had yet are no error: they may come later.
+    #[must_use]
+    pub fn build(config: &config::Upstream) -> Self {
+        match config {
+            config::Upstream::Embedded(roles) => Self::Embedded(Embedded::build(roles)),
+            config::Upstream::EcsAgent(address) => Self::EcsAgent(EcsAgent::build(*address)),
+        }
+    }
+
+    /// The embedded agent, if it is that.
+    #[must_use]
+    pub const fn embedded(&self) -> Option<&Embedded> {
+        match self {
+            Self::Embedded(embedded) => Some(embedded),
+            Self::EcsAgent(_) => None,
+        }
+    }
+
+    /// The credentials that `permit` is about.
+    pub async fn credentials(&self, permit: &Permit) -> Result<Answer, EcsAgentError> {
+        match self {
+            Self::Embedded(embedded) => Ok(embedded.credentials(permit)),
+            Self::EcsAgent(agent) => agent.credentials(permit).await,
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Provider `file`: credentials that something else writes, in the JSON of the AWS `credential_process` contract.
+//!
+//! The file is best replaced by renaming; what is half written is not valid JSON, and is looked at again when it
+//! changes. No error quotes the content.
+
+use std::{
+    fmt, fs, io,
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+    sync::{PoisonError, RwLock},
+};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tracing::{error, info};
+
+use crate::config::Role;
+
+/// The largest file read; real ones are about 2 KiB.
+const MAX_BYTES: u64 = 64 * 1024;
+
+/// One task's file, and what it said when it was last looked at.
+#[derive(Debug)]
+pub(super) struct CredentialsFile {
+    path: PathBuf,
+    role_arn: String,
+    /// Plain data, never held longer than a copy.
+    state: RwLock<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Which version of the file this is; none if there was none.
+    version: Option<Version>,
+    /// None if the file had none that can be used.
+    credentials: Option<Rendered>,
+    /// Whether an error was logged that is still true.
+    reported: bool,
+}
+
+/// Tells one version of a file from the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Version {
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+}
+
+/// An answer ready to be sent.
+#[derive(Clone)]
+struct Rendered {
+    body: Bytes,
+    expires: Timestamp,
+}
+
+/// The file, as `credential_process` defines it.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Written {
+    version: Option<u32>,
+    access_key_id: Option<String>,
+    secret_access_key: Option<String>,
+    session_token: Option<String>,
+    expiration: Option<String>,
+}
+
+/// The answer, as the ECS agent writes it.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Answer<'a> {
+    role_arn: &'a str,
+    access_key_id: &'a str,
+    secret_access_key: &'a str,
+    token: &'a str,
+    expiration: &'a str,
+}
+
+/// Why a file gives no credentials.
+#[derive(Debug, thiserror::Error)]
+enum FileError {
+    #[error("{source}")]
+    Read { source: io::Error },
+    #[error("it is larger than {MAX_BYTES} bytes")]
+    TooLarge,
+    #[error("line {line}, column {column}: not JSON as credential_process defines it")]
+    Parse { line: usize, column: usize },
+    #[error("Version must be 1")]
+    Version,
+    #[error("{field} is missing or empty")]
+    Missing { field: &'static str },
+    #[error("Expiration must be a time like 2030-01-02T03:04:05Z")]
+    Expiration,
+    #[error("its credentials expired at {at}")]
+    Expired { at: Timestamp },
+    #[error("cannot render the answer")]
+    Render,
+}
+
+// === impl CredentialsFile ===
+
+impl CredentialsFile {
+    /// Reads a role's file; one that cannot be used is reported and looked at again when it changes.
+    pub(super) fn load(role: &Role) -> Self {
+        let file = Self {
+            path: role.credentials_file.clone(),
+            role_arn: role.arn.clone(),
+            state: RwLock::default(),
+        };
+        file.reload();
+        file
+    }
+
+    /// The answer at this time; none if there are no credentials or they have expired.
+    pub(super) fn current(&self, now: Timestamp) -> Option<Bytes> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let credentials = state.credentials.as_ref()?;
+        (now < credentials.expires).then(|| credentials.body.clone())
+    }
+
+    /// Looks whether there is another file, and reads it if so. Reports credentials that have expired.
+    pub(super) fn reload_if_changed(&self) {
+        let (known, expired) = {
+            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+            let end = state.credentials.as_ref().map(|credentials| credentials.expires);
+            let expired = end.filter(|end| *end <= Timestamp::now() && !state.reported);
+            (state.version, expired)
+        };
+        if Version::of(&self.path).ok() != known {
+            self.reload();
+        } else if let Some(at) = expired {
+            self.report(&FileError::Expired { at });
+        }
+    }
+
+    fn reload(&self) {
+        // Before reading: a change in between is then found by the next look.
+        let version = Version::of(&self.path).ok();
+        let read = self.read();
+        {
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            state.version = version;
+            state.reported = false;
+            state.credentials = read.as_ref().ok().cloned();
+        }
+        match read {
+            Ok(credentials) if credentials.expires <= Timestamp::now() => {
+                self.report(&FileError::Expired {
+                    at: credentials.expires,
+                });
+            }
+            Ok(credentials) => {
+                info!(file = %self.path.display(), role = self.role_arn, expires = %credentials.expires, "credentials loaded");
+            }
+            Err(error) => self.report(&error),
+        }
+    }
+
+    fn report(&self, error: &FileError) {
+        error!(file = %self.path.display(), role = self.role_arn, %error, "no usable credentials in file");
+        self.state.write().unwrap_or_else(PoisonError::into_inner).reported = true;
+    }
+
+    fn read(&self) -> Result<Rendered, FileError> {
+        let size = fs::metadata(&self.path)
+            .map_err(|source| FileError::Read { source })?
+            .len();
+        if size > MAX_BYTES {
+            return Err(FileError::TooLarge);
+        }
+        let text = fs::read(&self.path).map_err(|source| FileError::Read { source })?;
+        render(&text, &self.role_arn)
+    }
+}
+
+// === impl Version ===
+
+impl Version {
+    fn of(path: &std::path::Path) -> io::Result<Self> {
+        let metadata = fs::metadata(path)?;
+        Ok(Self {
+            inode: metadata.ino(),
+            size: metadata.size(),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+}
+
+impl fmt::Debug for Rendered {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Rendered")
+            .field("expires", &self.expires)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The answer for a file's content.
+fn render(text: &[u8], role_arn: &str) -> Result<Rendered, FileError> {
+    // serde's own message may quote a value.
+    let written: Written = serde_json::from_slice(text).map_err(|error| FileError::Parse {
+        line: error.line(),
+        column: error.column(),
+    })?;
+    if written.version != Some(1) {
+        return Err(FileError::Version);
+    }
+    let expiration = required("Expiration", written.expiration.as_deref())?;
+    let expires = expiration.parse().map_err(|_not_a_time| FileError::Expiration)?;
+    let answer = Answer {
+        role_arn,
+        access_key_id: required("AccessKeyId", written.access_key_id.as_deref())?,
+        secret_access_key: required("SecretAccessKey", written.secret_access_key.as_deref())?,
+        token: required("SessionToken", written.session_token.as_deref())?,
+        expiration,
+    };
+    let json = serde_json::to_string(&answer).map_err(|_error| FileError::Render)?;
+    Ok(Rendered {
+        body: as_go_writes_it(&json).into(),
+        expires,
+    })
+}
+
+fn required<'a>(field: &'static str, value: Option<&'a str>) -> Result<&'a str, FileError> {
+    value
+        .filter(|value| !value.is_empty())
+        .ok_or(FileError::Missing { field })
+}
+
+/// Go escapes three characters that JSON does not need escaped. They occur within strings only.
+fn as_go_writes_it(json: &str) -> String {
+    json.replace('<', "\\u003c")
+        .replace('>', "\\u003e")
+        .replace('&', "\\u0026")
+}
+
+#[cfg(test)]
+mod tests;

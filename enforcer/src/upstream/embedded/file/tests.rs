@@ -1,0 +1,103 @@
+//! What is served out of a credentials file, and what is not.
+
+use std::{fs, path::Path};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{CredentialsFile, render};
+use crate::{attribution::TaskName, config::Role};
+
+const ARN: &str = "arn:aws:iam::111122223333:role/web";
+
+const GOOD: &str = r#"{"Version": 1, "AccessKeyId": "ASIAEXAMPLE", "SecretAccessKey": "wJalr/<&>", "SessionToken": "IQoJ==",
+    "Expiration": "2130-01-02T03:04:05Z", "AccountId": "111122223333"}"#;
+
+fn error_of(text: &str) -> String {
+    render(text.as_bytes(), ARN).unwrap_err().to_string()
+}
+
+fn load(path: &Path) -> CredentialsFile {
+    CredentialsFile::load(&Role {
+        task: TaskName::new("web"),
+        arn: ARN.to_owned(),
+        credentials_file: path.to_owned(),
+    })
+}
+
+#[test]
+fn the_answer_is_the_one_the_ecs_agent_gives() {
+    let rendered = render(GOOD.as_bytes(), ARN).unwrap();
+    assert_eq!(
+        rendered.body,
+        r#"{"RoleArn":"arn:aws:iam::111122223333:role/web","AccessKeyId":"ASIAEXAMPLE","SecretAccessKey":"wJalr/\u003c\u0026\u003e","Token":"IQoJ==","Expiration":"2130-01-02T03:04:05Z"}"#
+    );
+}
+
+#[test]
+fn errors_name_the_problem_and_never_the_content() {
+    for (text, error) in [
+        ("", "line 1, column 0: not JSON as credential_process defines it"),
+        (
+            "\"SECRET\"",
+            "line 1, column 8: not JSON as credential_process defines it",
+        ),
+        (
+            r#"{"Version": "SECRET"}"#,
+            "line 1, column 20: not JSON as credential_process defines it",
+        ),
+        (r#"{"Version": 2}"#, "Version must be 1"),
+        (r#"{"Version": 1}"#, "Expiration is missing or empty"),
+        (
+            r#"{"Version": 1, "Expiration": "SECRET"}"#,
+            "Expiration must be a time like 2030-01-02T03:04:05Z",
+        ),
+        (
+            r#"{"Version": 1, "Expiration": "2130-01-02T03:04:05Z", "AccessKeyId": ""}"#,
+            "AccessKeyId is missing or empty",
+        ),
+    ] {
+        assert_eq!(error_of(text), error, "{text}");
+    }
+}
+
+#[test]
+fn expired_credentials_are_not_served() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("web.json");
+    fs::write(&path, GOOD).unwrap();
+    let file = load(&path);
+    let expires: Timestamp = "2130-01-02T03:04:05Z".parse().unwrap();
+    assert!(file.current(expires - SignedDuration::from_secs(1)).is_some());
+    assert!(file.current(expires).is_none());
+}
+
+#[test]
+fn a_changed_file_is_taken_over_and_a_broken_or_removed_one_stops_being_served() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("web.json");
+    let file = load(&path);
+    assert_eq!(file.current(Timestamp::now()), None);
+    // Each step changes the size, so that it is another version whatever the clock's resolution is.
+    for (text, served) in [
+        (Some(GOOD), true),
+        (Some("{"), false),
+        (Some(GOOD), true),
+        (None, false),
+    ] {
+        match text {
+            Some(text) => fs::write(&path, text).unwrap(),
+            None => fs::remove_file(&path).unwrap(),
+        }
+        file.reload_if_changed();
+        assert_eq!(file.current(Timestamp::now()).is_some(), served, "{text:?}");
+    }
+}
+
+#[test]
+fn debug_output_holds_no_secret() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("web.json");
+    fs::write(&path, GOOD).unwrap();
+    let text = format!("{:?}", load(&path));
+    assert!(!text.contains("ASIAEXAMPLE") && !text.contains("IQoJ"), "{text}");
+}
