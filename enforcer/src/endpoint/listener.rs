@@ -1,0 +1,164 @@
+//! The listener: accepts connections, bounds what each may take, and lets them finish when the service stops.
+
+use std::{
+    convert::Infallible,
+    io,
+    net::{SocketAddr, SocketAddrV4},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use http::Request;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::net::sockopt;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+    time::sleep,
+};
+use tracing::{debug, warn};
+
+use super::Endpoint;
+use crate::drain::Watcher;
+
+/// Connections served at once; further ones wait in the kernel's backlog.
+const MAX_CONNECTIONS: usize = 4096;
+
+/// How long a request's head may take, and how long a connection may be idle (the agent's value).
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a client may leave an answer unread before the kernel ends the connection, in milliseconds.
+const UNREAD_TIMEOUT_MS: u32 = 5000;
+
+/// The largest request head; clients send well under 1 KiB.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+
+/// The most headers in a request.
+const MAX_HEADERS: usize = 64;
+
+/// How long to wait after a failed accept. Out of descriptors is the usual cause, and that takes time to pass.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A port of the endpoint, bound and listening.
+#[derive(Debug)]
+pub struct Listener {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+/// A port of the endpoint is not to be had.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot listen on {address}: {source}; see who does with `ss -ltnp`, or set endpoint.steer-port and endpoint.packet-steer-port"
+)]
+pub struct ListenError {
+    /// The address wanted.
+    pub address: SocketAddrV4,
+    /// Why not.
+    pub source: io::Error,
+}
+
+// === impl Listener ===
+
+impl Listener {
+    /// Binds the address and listens. Connections wait until [`Listener::run`].
+    pub async fn bind(address: SocketAddrV4) -> Result<Self, ListenError> {
+        let failed = |source| ListenError { address, source };
+        let listener = TcpListener::bind(SocketAddr::V4(address)).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self { listener, address })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves connections until the drain, then lets those that are open finish their request.
+    pub async fn run(self, endpoint: Arc<Endpoint>, mut drain: Watcher) {
+        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                biased; // Stopping comes first, or a busy listener would never stop.
+                () = drain.signaled() => break,
+                Some(ended) = connections.join_next() => log_panic(ended),
+                (stream, slot) = self.accept(&slots) => {
+                    connections.spawn(serve(stream, Arc::clone(&endpoint), drain.clone(), slot));
+                }
+            }
+        }
+        // Closed here, so that a client that comes now is refused at once instead of waiting.
+        drop(self.listener);
+        while let Some(ended) = connections.join_next().await {
+            log_panic(ended);
+        }
+    }
+
+    /// The next connection, and a slot for it.
+    async fn accept(&self, slots: &Arc<Semaphore>) -> (TcpStream, Option<OwnedSemaphorePermit>) {
+        // The semaphore is never closed, so there always is a permit; without one nothing would be served.
+        let slot = Arc::clone(slots).acquire_owned().await.ok();
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => return (stream, slot),
+                Err(error) => {
+                    warn!(%error, "cannot accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// Serves one connection. Its errors are the client's, so they are only of interest when debugging.
+async fn serve(stream: TcpStream, endpoint: Arc<Endpoint>, mut drain: Watcher, slot: Option<OwnedSemaphorePermit>) {
+    if let Err(error) = configure(&stream) {
+        debug!(%error, "cannot configure a connection");
+        return;
+    }
+    let sender = endpoint.gate.sender(&stream);
+    let (endpoint, sender) = (&*endpoint, &sender);
+    let service = service_fn(|request: Request<Incoming>| async move {
+        let (head, _body) = request.into_parts();
+        Ok::<_, Infallible>(endpoint.answer(sender, &head.method, &head.uri).await)
+    });
+    let mut connection = pin!(server().serve_connection(TokioIo::new(stream), service));
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = drain.signaled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = served {
+        debug!(%error, "a connection ended early");
+    }
+    drop(slot);
+}
+
+fn server() -> http1::Builder {
+    let mut server = http1::Builder::new();
+    server
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .max_headers(MAX_HEADERS);
+    server
+}
+
+fn configure(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    sockopt::set_tcp_user_timeout(stream, UNREAD_TIMEOUT_MS)?;
+    Ok(())
+}
+
+fn log_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        warn!(%error, "serving a connection failed");
+    }
+}
