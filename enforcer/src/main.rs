@@ -1,2 +1,25 @@
-//! stub
-fn main() {}
+//! The `enforcer` program: parse, log, do, exit.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use enforcer::{
+    cli::Cli,
+    config::load::{environment, log_filter},
+    telemetry,
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(error) = telemetry::start(&log_filter(&environment)) {
+        eprintln!("enforcer: ENFORCER_LOG: {error}");
+        return ExitCode::FAILURE;
+    }
+    match cli.execute() {
+        Ok(code) => code,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! The command line.
+
+mod check;
+mod detach;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Keeps instance and task credentials from containers that do not own them.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Guard this host until stopped; enforcement stays in place after that
+    Run(run::Run),
+    /// Tell what this host offers and lacks; exits with 0 only if `run` would work
+    Check(check::Check),
+    /// Remove hooks, pins and the endpoint's address
+    Detach(detach::Detach),
+}
+
+// === impl Cli ===
+
+impl Cli {
+    /// Does what was asked for.
+    pub fn execute(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Run(run) => run.execute(),
+            Command::Check(check) => check.execute(),
+            Command::Detach(detach) => detach.execute(),
+        }
+    }
+}

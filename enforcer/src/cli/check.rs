@@ -1,0 +1,81 @@
+//! `enforcer check`: what this host offers and lacks.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::ValueEnum;
+
+use crate::{
+    config::load::{Flags, environment, load},
+    preflight::{Finding, check, finding},
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Check {
+    #[command(flatten)]
+    flags: Flags,
+    /// How to print the findings
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Format {
+    /// For people
+    #[default]
+    Text,
+    /// For programs
+    Json,
+}
+
+// === impl Check ===
+
+impl Check {
+    pub(super) fn execute(self) -> anyhow::Result<ExitCode> {
+        let findings = self.findings();
+        let mut stdout = io::stdout().lock();
+        match self.output {
+            Format::Text => print(&mut stdout, &findings)?,
+            Format::Json => {
+                serde_json::to_writer_pretty(&mut stdout, &findings)?;
+                writeln!(stdout)?;
+            }
+        }
+        let fine = findings.iter().all(|finding| finding.ok);
+        Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    fn findings(&self) -> Vec<Finding> {
+        const NAME: &str = "configuration";
+        match load(&self.flags, &environment) {
+            Ok(config) => {
+                let valid = finding(NAME, Ok(format!("{} tasks", config.tasks.len())));
+                let host = check(&config);
+                std::iter::once(valid).chain(host).collect()
+            }
+            Err(error) => vec![finding(
+                NAME,
+                Err((error.to_string(), "correct it, then check again".to_owned())),
+            )],
+        }
+    }
+}
+
+fn print(output: &mut impl Write, findings: &[Finding]) -> io::Result<()> {
+    for Finding {
+        name,
+        ok,
+        means,
+        advice,
+    } in findings
+    {
+        let mark = if *ok { "ok  " } else { "FAIL" };
+        writeln!(output, "{mark}  {name:<18} {means}")?;
+        if let Some(advice) = advice {
+            writeln!(output, "      {:<18} -> {advice}", "")?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,31 @@
+//! `enforcer run`: the service.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use tokio::runtime;
+
+use crate::{
+    app,
+    config::load::{Flags, environment, load},
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Run {
+    #[command(flatten)]
+    flags: Flags,
+}
+
+// === impl Run ===
+
+impl Run {
+    pub(super) fn execute(self) -> anyhow::Result<ExitCode> {
+        let config = load(&self.flags, &environment)?;
+        let runtime = runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .context("cannot start the runtime")?;
+        runtime.block_on(app::run(&config))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
