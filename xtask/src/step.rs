@@ -40,7 +40,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 
 /// Runs a command that downloads; its error says that the network may be the cause.
 pub(crate) fn run_download(command: &mut Command) -> Result<()> {
-    run(command).context("this step downloads: without a network it cannot work")
+    run(command).context("no network? a step that downloads did not work")
 }
 
 /// Runs `command` and returns what it wrote to stdout; stderr goes to the terminal.

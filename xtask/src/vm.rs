@@ -97,7 +97,7 @@ impl Prepared {
             print_line(&format!("[{line}] {text}"))
         })?;
         match status {
-            Some(code) => tally.finish(code == 0, &format!("kernel tests on {line}")),
+            Some(code) => tally.finish(code == 0, &format!("kernel tests on {line} (exit code {code})")),
             None => tally.fail(format!("kernel tests on {line}: {}", console.explain())),
         }
         Ok(tally)

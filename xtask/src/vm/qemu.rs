@@ -62,7 +62,7 @@ pub(super) fn boot(image: &Path, initramfs: &Path, on_line: impl FnMut(&str) -> 
     let output = child.stdout.take().context("qemu has no output")?;
 
     let (stop, told_to_stop) = sync_channel(1);
-    let watchdog = thread::spawn(move || watch(child, &told_to_stop));
+    let watchdog = thread::spawn(move || watch(child, &told_to_stop, DEADLINE));
     let tail = follow(output, on_line);
     if tail.is_err() {
         // The watchdog may be gone already; then so is the machine.
@@ -92,8 +92,8 @@ fn follow(console: ChildStdout, mut on_line: impl FnMut(&str) -> Result<()>) -> 
 
 /// Waits until the console is closed (`stop` is dropped), kills the machine at the deadline or when told by `stop`,
 /// and collects the process in each case.
-fn watch(mut child: Child, stop: &Receiver<()>) -> Result<End> {
-    let event = stop.recv_timeout(DEADLINE);
+fn watch(mut child: Child, stop: &Receiver<()>, deadline: Duration) -> Result<End> {
+    let event = stop.recv_timeout(deadline);
     if event != Err(RecvTimeoutError::Disconnected) {
         child.kill().context("cannot kill qemu")?;
     }
@@ -116,5 +116,50 @@ impl Console {
         };
         let tail: Vec<_> = self.tail.iter().map(|line| format!("    {line}")).collect();
         format!("{end}; the console ended with\n{}", tail.join("\n"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        os::unix::process::ExitStatusExt as _,
+        process::{Child, Command},
+        sync::mpsc::sync_channel,
+        time::Duration,
+    };
+
+    use super::{End, watch};
+
+    /// Longer than any test takes, shorter than anybody waits.
+    const FAR: Duration = Duration::from_mins(1);
+
+    fn machine(seconds: &str) -> Child {
+        Command::new("sleep").arg(seconds).spawn().unwrap()
+    }
+
+    #[test]
+    fn a_machine_that_hangs_is_killed_at_the_deadline() {
+        let (_open_console, stop) = sync_channel(1);
+        let end = watch(machine("600"), &stop, Duration::from_millis(1)).unwrap();
+        assert!(matches!(end, End::DeadlineExceeded), "{end:?}");
+    }
+
+    #[test]
+    fn a_machine_nobody_listens_to_is_killed() {
+        let (tell, stop) = sync_channel(1);
+        tell.send(()).unwrap();
+        let end = watch(machine("600"), &stop, FAR).unwrap();
+        assert!(
+            matches!(end, End::Exited(status) if status.signal() == Some(9)),
+            "{end:?}"
+        );
+    }
+
+    #[test]
+    fn a_machine_that_powers_off_is_collected() {
+        let (tell, stop) = sync_channel(1);
+        drop(tell);
+        let end = watch(machine("0"), &stop, FAR).unwrap();
+        assert!(matches!(end, End::Exited(status) if status.success()), "{end:?}");
     }
 }
