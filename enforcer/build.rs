@@ -2,16 +2,15 @@
 
 use aya_build::{Package, Toolchain};
 
+#[expect(
+    unsafe_code,
+    clippy::disallowed_methods,
+    reason = "there is no other way to reach aya-build's cargo"
+)]
 fn main() -> aya_build::Result<()> {
     // aya-build turns every line of the inner cargo into a warning; its progress is not one.
-    #[expect(
-        unsafe_code,
-        reason = "there is no other way to reach the cargo that aya-build starts"
-    )]
     // SAFETY: a build script's main is the only thread, so nobody reads the environment meanwhile.
-    unsafe {
-        std::env::set_var("CARGO_TERM_QUIET", "true");
-    }
+    unsafe { std::env::set_var("CARGO_TERM_QUIET", "true") };
     println!("cargo:rerun-if-changed=../enforcer-common/src");
     let hooks = Package {
         name: "enforcer-ebpf",

@@ -121,7 +121,7 @@ pub enum BpfError {
         /// The hook.
         hook: &'static str,
         /// Why it failed.
-        source: aya::programs::ProgramError,
+        source: Box<aya::programs::ProgramError>,
         /// What to do, if that is known.
         hint: &'static str,
     },

@@ -16,7 +16,7 @@ use std::{
 use aya::{
     Ebpf,
     programs::{
-        CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError,
+        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSockAddr, Program, ProgramError, SockOps,
         links::{FdLink, LinkError},
     },
 };
@@ -24,8 +24,17 @@ use aya::{
 use super::{BpfError, Config, file_error};
 use crate::sys;
 
+/// What a hook is to the kernel.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    SockAddr,
+    SkbEgress,
+    SockOps,
+    Classifier,
+}
+
 /// Where a hook goes.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum At {
     /// The cgroup root, pinned: it must outlive the daemon.
     Root,
@@ -37,25 +46,21 @@ enum At {
 
 /// Every hook, in the order of attachment: whoever hands identities on comes before who sends connections here. All of
 /// them are required, and load on Linux 6.1 and newer.
-const HOOKS: [(&str, At); 9] = [
-    ("sock_ops_own", At::Own),
-    ("sock_ops", At::Root),
-    ("egress", At::Root),
-    ("connect4", At::Root),
-    ("connect6", At::Root),
-    ("sendmsg4", At::Root),
-    ("sendmsg6", At::Root),
-    (super::tc::INGRESS, At::Interface),
-    (super::tc::EGRESS, At::Interface),
+const HOOKS: [(&str, Kind, At); 9] = [
+    ("sock_ops_own", Kind::SockOps, At::Own),
+    ("sock_ops", Kind::SockOps, At::Root),
+    ("egress", Kind::SkbEgress, At::Root),
+    ("connect4", Kind::SockAddr, At::Root),
+    ("connect6", Kind::SockAddr, At::Root),
+    ("sendmsg4", Kind::SockAddr, At::Root),
+    ("sendmsg6", Kind::SockAddr, At::Root),
+    (super::tc::INGRESS, Kind::Classifier, At::Interface),
+    (super::tc::EGRESS, Kind::Classifier, At::Interface),
 ];
 
-/// The static name of a program in the object.
-pub(super) fn name_of(program: &str) -> &'static str {
-    HOOKS
-        .iter()
-        .map(|(name, _)| *name)
-        .find(|name| *name == program)
-        .unwrap_or("unknown")
+/// Every hook's name and kind.
+pub(super) fn hooks() -> impl Iterator<Item = (&'static str, Kind)> {
+    HOOKS.into_iter().map(|(hook, kind, _)| (hook, kind))
 }
 
 /// Attaches the hooks of both cgroups, and gives the link of the enforcer's own.
@@ -65,11 +70,11 @@ pub(super) fn attach(ebpf: &mut Ebpf, config: &Config) -> Result<FdLink, BpfErro
     let links = config.pin_dir.join("links");
     let directory = link_directory(&links, &config.cgroup_root, &root)?;
     let mut own_link = None;
-    for (hook, at) in HOOKS {
+    for (hook, kind, at) in HOOKS {
         let program = ebpf.program_mut(hook).ok_or(BpfError::Missing { what: hook })?;
         match at {
-            At::Root => attach_pinned(program, hook, &root, &directory.join(hook))?,
-            At::Own => own_link = Some(create_link(program, hook, &own)?),
+            At::Root => attach_pinned(program, (hook, kind), &root, &directory.join(hook))?,
+            At::Own => own_link = Some(create_link(program, (hook, kind), &own)?),
             At::Interface => {}
         }
     }
@@ -96,17 +101,23 @@ fn link_directory(links: &Path, cgroup: &Path, opened: &File) -> Result<PathBuf,
     Ok(directory)
 }
 
-fn attach_pinned(program: &mut Program, hook: &'static str, cgroup: &File, pin: &Path) -> Result<(), BpfError> {
+fn attach_pinned(
+    program: &mut Program,
+    (hook, kind): (&'static str, Kind),
+    cgroup: &File,
+    pin: &Path,
+) -> Result<(), BpfError> {
     match sys::bpf::open_pin(pin) {
         Ok(link) => {
             let fd = program.fd().map_err(|source| hook_error("replace", hook, source))?;
+            let operation = || format!("replace the program of hook {hook}");
             sys::bpf::update_link(link.as_fd(), fd.as_fd()).map_err(|source| BpfError::Syscall {
-                operation: format!("replace the program of hook {hook}"),
+                operation: operation(),
                 source,
             })
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let link = create_link(program, hook, cgroup)?;
+            let link = create_link(program, (hook, kind), cgroup)?;
             link.pin(pin).map_err(|source| BpfError::Pin { hook, source })?;
             Ok(())
         }
@@ -114,43 +125,45 @@ fn attach_pinned(program: &mut Program, hook: &'static str, cgroup: &File, pin: 
     }
 }
 
-fn create_link(program: &mut Program, hook: &'static str, cgroup: &File) -> Result<FdLink, BpfError> {
+fn create_link(program: &mut Program, (hook, kind): (&'static str, Kind), cgroup: &File) -> Result<FdLink, BpfError> {
     // `Single` attaches a link without flags; links always live side by side, while `AllowMultiple` gives EINVAL
     // (aya issue 1078).
     let mode = CgroupAttachMode::Single;
     let failed = |source| hook_error("attach", hook, source);
-    let link: Result<FdLink, LinkError> = match program {
-        Program::CgroupSockAddr(program) => {
+    let link: Result<FdLink, LinkError> = match kind {
+        Kind::SockAddr => {
+            let program: &mut CgroupSockAddr = program.try_into().map_err(failed)?;
             let id = program.attach(cgroup, mode).map_err(failed)?;
             program.take_link(id).map_err(failed)?.try_into()
         }
-        Program::CgroupSkb(program) => {
+        Kind::SkbEgress => {
+            let program: &mut CgroupSkb = program.try_into().map_err(failed)?;
             let id = program
                 .attach(cgroup, CgroupSkbAttachType::Egress, mode)
                 .map_err(failed)?;
             program.take_link(id).map_err(failed)?.try_into()
         }
-        Program::SockOps(program) => {
+        Kind::SockOps => {
+            let program: &mut SockOps = program.try_into().map_err(failed)?;
             let id = program.attach(cgroup, mode).map_err(failed)?;
             program.take_link(id).map_err(failed)?.try_into()
         }
-        _ => return Err(failed(ProgramError::UnexpectedProgramType)),
+        Kind::Classifier => return Err(failed(ProgramError::UnexpectedProgramType)),
     };
     link.map_err(|source| BpfError::Link { hook, source })
 }
 
 fn hook_error(operation: &'static str, hook: &'static str, source: ProgramError) -> BpfError {
-    let hint = match operation {
-        "attach" => {
-            "; EPERM here means that another program sits on this cgroup or a parent without BPF_F_ALLOW_MULTI \
-             (see `bpftool cgroup tree`)"
-        }
-        _ => "",
+    let hint = if operation == "attach" {
+        "; EPERM here means that another program sits on this cgroup or a parent without BPF_F_ALLOW_MULTI \
+         (see `bpftool cgroup tree`)"
+    } else {
+        ""
     };
     BpfError::Hook {
         operation,
         hook,
-        source,
+        source: Box::new(source),
         hint,
     }
 }

@@ -5,11 +5,14 @@ use std::path::Path;
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, Map, MapData, MapError},
-    programs::{Program, ProgramError},
+    programs::{CgroupSkb, CgroupSockAddr, Program, ProgramError, SchedClassifier, SockOps},
 };
 use enforcer_common::{ABI_VERSION, settings::Settings};
 
-use super::BpfError;
+use super::{
+    BpfError,
+    attach::{Kind, hooks},
+};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/enforcer-hooks"));
 
@@ -43,26 +46,30 @@ pub(super) fn load_unpinned() -> Result<Ebpf, BpfError> {
 
 /// Loads every program of the object into the kernel.
 pub(super) fn load_programs(ebpf: &mut Ebpf) -> Result<(), BpfError> {
-    for (hook, program) in ebpf.programs_mut() {
-        let loaded = match program {
-            Program::CgroupSockAddr(program) => program.load(),
-            Program::CgroupSkb(program) => program.load(),
-            Program::SockOps(program) => program.load(),
-            Program::SchedClassifier(program) => program.load(),
-            _ => Err(ProgramError::UnexpectedProgramType),
-        };
-        loaded.map_err(|source| {
+    for (hook, kind) in hooks() {
+        let program = ebpf.program_mut(hook).ok_or(BpfError::Missing { what: hook })?;
+        load_program(program, kind).map_err(|source| {
             // The verifier's log is long; it goes where people debug, not into the error's line.
-            tracing::debug!(hook, error = %source, "the kernel refused a program");
+            tracing::debug!(hook, error = ?source, "the kernel refused a program");
+            let hint = "; `enforcer check` tells what this kernel lacks, ENFORCER_LOG=debug shows the verifier's log";
             BpfError::Hook {
                 operation: "load",
-                hook: super::attach::name_of(hook),
-                source,
-                hint: "; `enforcer check` tells what this kernel lacks",
+                hook,
+                source: Box::new(source),
+                hint,
             }
         })?;
     }
     Ok(())
+}
+
+fn load_program(program: &mut Program, kind: Kind) -> Result<(), ProgramError> {
+    match kind {
+        Kind::SockAddr => <&mut CgroupSockAddr>::try_from(program)?.load(),
+        Kind::SkbEgress => <&mut CgroupSkb>::try_from(program)?.load(),
+        Kind::SockOps => <&mut SockOps>::try_from(program)?.load(),
+        Kind::Classifier => <&mut SchedClassifier>::try_from(program)?.load(),
+    }
 }
 
 /// Pinned maps of another layout must not be adopted: programs would misread them.

@@ -64,9 +64,10 @@ fn drain(ring: &mut RingBuf<MapData>, each: &mut impl FnMut(&Event)) -> usize {
     while taken < BATCH {
         let Some(item) = ring.next() else { break };
         taken += 1;
-        match decode(&item) {
-            Some(event) => each(&event),
-            None => tracing::error!(length = item.len(), "the kernel side wrote a record of another length"),
+        if let Some(event) = decode(&item) {
+            each(&event);
+        } else {
+            tracing::error!(length = item.len(), "the kernel side wrote a record of another length");
         }
     }
     taken

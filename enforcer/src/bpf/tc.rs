@@ -8,7 +8,7 @@ use std::io;
 use aya::{
     Ebpf,
     programs::{
-        ProgramError, SchedClassifier, TcAttachType,
+        Program, ProgramError, SchedClassifier, TcAttachType,
         tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle},
     },
 };
@@ -36,16 +36,10 @@ pub(super) fn attach(ebpf: &mut Ebpf, interface: &str) -> Result<(), BpfError> {
     }
     for (name, direction) in DIRECTIONS {
         let program = ebpf.program_mut(name).ok_or(BpfError::Missing { what: name })?;
-        let program: &mut SchedClassifier = program.try_into().map_err(|source| BpfError::Hook {
-            operation: "use",
-            hook: name,
-            source,
-            hint: "",
-        })?;
         let link = attach_one(program, interface, direction).map_err(|source| BpfError::Hook {
             operation: "attach",
             hook: name,
-            source,
+            source: Box::new(source),
             hint: "",
         })?;
         // The filter belongs to the interface now; dropping the link would remove it.
@@ -55,23 +49,23 @@ pub(super) fn attach(ebpf: &mut Ebpf, interface: &str) -> Result<(), BpfError> {
 }
 
 fn attach_one(
-    program: &mut SchedClassifier,
+    program: &mut Program,
     interface: &str,
     direction: TcAttachType,
 ) -> Result<SchedClassifierLink, ProgramError> {
+    let program: &mut SchedClassifier = program.try_into()?;
     let present = SchedClassifierLink::attached(interface, direction, PRIORITY, HANDLE, None)
         .map_err(|error| ProgramError::TcError(TcError::IoError(error)))?;
-    let id = match program.attach_to_link(present) {
-        Ok(id) => id,
+    let id = if let Ok(id) = program.attach_to_link(present) {
+        id
+    } else {
         // There was none to replace.
-        Err(_) => {
-            let options = TcAttachOptions::Netlink(NlOptions {
-                priority: PRIORITY,
-                handle: HANDLE,
-                classid: None,
-            });
-            program.attach_with_options(interface, direction, options)?
-        }
+        let options = TcAttachOptions::Netlink(NlOptions {
+            priority: PRIORITY,
+            handle: HANDLE,
+            classid: None,
+        });
+        program.attach_with_options(interface, direction, options)?
     };
     program.take_link(id)
 }
@@ -89,14 +83,16 @@ pub fn detach(interface: &str) -> Result<(), BpfError> {
 }
 
 fn is(error: &TcError, kind: io::ErrorKind) -> bool {
-    match error {
-        TcError::IoError(error) => error.kind() == kind,
-        TcError::NetlinkError(error) => error
+    let io_error = if let TcError::NetlinkError(error) = error {
+        error
             .raw_os_error()
-            .map(io::Error::from_raw_os_error)
-            .is_some_and(|error| error.kind() == kind),
-        _ => false,
-    }
+            .map(|code| io::Error::from_raw_os_error(code).kind())
+    } else if let TcError::IoError(error) = error {
+        Some(error.kind())
+    } else {
+        None
+    };
+    io_error == Some(kind)
 }
 
 fn tc_error(operation: &'static str, interface: &str, source: TcError) -> BpfError {

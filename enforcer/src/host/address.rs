@@ -9,11 +9,14 @@ use rtnetlink::{
     Handle, LinkUnspec,
     packet_route::{
         address::{AddressAttribute, AddressMessage, AddressScope},
-        link::{LinkAttribute, LinkFlags},
+        link::LinkFlags,
     },
 };
 
-use super::{HostError, links::with_handle};
+use super::{
+    HostError,
+    links::{name_of, with_handle},
+};
 
 /// Puts the address (a /32 of host scope) on loopback, if it is not there yet. Loopback is brought up if it is down.
 pub async fn ensure(address: Ipv4Addr) -> Result<(), HostError> {
@@ -63,10 +66,7 @@ async fn loopback(handle: &Handle) -> Result<u32, HostError> {
         }
         let index = link.header.index;
         if !link.header.flags.contains(LinkFlags::Up) {
-            let name = link.attributes.into_iter().find_map(|attribute| match attribute {
-                LinkAttribute::IfName(name) => Some(name),
-                _ => None,
-            });
+            let name = name_of(&link);
             let operation = format!("bring up {}", name.as_deref().unwrap_or("the loopback device"));
             let up = LinkUnspec::new_with_index(index).up().build();
             handle

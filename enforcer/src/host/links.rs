@@ -91,13 +91,24 @@ async fn list(handle: &Handle) -> Result<Vec<String>, HostError> {
 
 /// The name of a veth, `None` for every other device.
 fn container_interface(link: &LinkMessage) -> Option<String> {
-    let is_veth = link.attributes.iter().any(|attribute| match attribute {
-        LinkAttribute::LinkInfo(infos) => infos.contains(&LinkInfo::Kind(InfoKind::Veth)),
-        _ => false,
+    let kind = LinkInfo::Kind(InfoKind::Veth);
+    let is_veth = link.attributes.iter().any(|attribute| {
+        if let LinkAttribute::LinkInfo(infos) = attribute {
+            infos.contains(&kind)
+        } else {
+            false
+        }
     });
-    let name = link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::IfName(name) => Some(name.clone()),
-        _ => None,
-    });
-    name.filter(|_| is_veth)
+    if is_veth { name_of(link) } else { None }
+}
+
+/// The name of a device.
+pub(super) fn name_of(link: &LinkMessage) -> Option<String> {
+    link.attributes.iter().find_map(|attribute| {
+        if let LinkAttribute::IfName(name) = attribute {
+            Some(name.clone())
+        } else {
+            None
+        }
+    })
 }
