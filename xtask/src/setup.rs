@@ -1,6 +1,6 @@
 //! `cargo xtask setup`: looks for each tool, installs what is missing when it may, else says what to type.
 //!
-//! Every other command calls [`ensure`] with its own purpose, so it pays only for what it needs. A stable toolchain
+//! Every other command calls [`ensure()`] with its own purpose, so it pays only for what it needs. A stable toolchain
 //! that is too old needs no step here: cargo then refuses to build xtask itself and names the version.
 
 mod linker;
