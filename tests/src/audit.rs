@@ -128,6 +128,21 @@ impl Record {
         self.source == "endpoint" && self.verdict.as_deref() == Some(verdict) && self.reason.as_deref() == Some(reason)
     }
 
+    /// Whether the destination is this address, however it was spelled.
+    #[must_use]
+    pub fn is_to(&self, address: impl Into<IpAddr>) -> bool {
+        let address = address.into().to_canonical();
+        self.destination
+            .as_ref()
+            .is_some_and(|to| to.address.to_canonical() == address)
+    }
+
+    /// Whether this is what was done.
+    #[must_use]
+    pub fn is_verdict(&self, verdict: &str) -> bool {
+        self.verdict.as_deref() == Some(verdict)
+    }
+
     /// Whether this is about a task's processes.
     #[must_use]
     pub fn is_of(&self, task: &str) -> bool {
@@ -157,6 +172,12 @@ impl AuditFeed {
         found.with_context(|| format!("the record did not come; the feed has:\n{}", self.text()))
     }
 
+    /// Waits for the record after the first `seen` ones.
+    pub fn next_after(&self, seen: usize) -> Result<Record> {
+        let found = self.wait(|log| log.records.get(seen).cloned());
+        found.with_context(|| format!("there is no further record; the feed has:\n{}", self.text()))
+    }
+
     /// The records so far. Fails if a line was none.
     pub fn records(&self) -> Result<Vec<Record>> {
         let log = self.lock();
@@ -172,9 +193,9 @@ impl AuditFeed {
         self.lock().lines.join("\n")
     }
 
-    /// Waits for records from number `seen` on, or for the end: then there are none.
+    /// Waits, as long as it takes, for what comes after the first `seen` records. Nothing means that the run has ended.
     #[must_use]
-    pub fn after(&self, seen: usize) -> Vec<Record> {
+    pub fn follow(&self, seen: usize) -> Vec<Record> {
         let log = self.lock();
         let waiting = |log: &mut Log| log.records.len() <= seen && !log.has_ended;
         let log = self

@@ -17,6 +17,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    actor::Actor,
     enter::Place,
     http::{Request, Response},
     topology::{IMDS_V4, IMDS_V6},
@@ -27,10 +28,8 @@ use crate::{
 pub const PORT: u16 = 80;
 /// Port of an echo whose packets are not counted: an answer from it means that what was sent before has arrived.
 pub const MARKER_PORT: u16 = 7;
-/// Where a client gets a session token (by `PUT`).
-pub const TOKEN_PATH: &str = "/latest/api/token";
-/// Where the instance role's name is.
-pub const ROLE_PATH: &str = "/latest/meta-data/iam/security-credentials/";
+const TOKEN_PATH: &str = "/latest/api/token";
+const ROLE_PATH: &str = "/latest/meta-data/iam/security-credentials/";
 /// The instance role's name.
 pub const ROLE: &str = "lab-instance-role";
 
@@ -76,6 +75,17 @@ impl Imds {
     pub fn hits(&mut self) -> Result<Hits> {
         self.worker.call(&())
     }
+}
+
+/// Has an actor ask for the instance role's name as the AWS SDKs do: a session token first.
+pub fn instance_role(actor: &mut Actor, address: SocketAddr) -> Result<String> {
+    let ask_token = Request {
+        method: "PUT".into(),
+        ..Request::get(TOKEN_PATH).with("X-aws-ec2-metadata-token-ttl-seconds", "60")
+    };
+    let token = actor.ask(address, &ask_token)?.body_text();
+    let ask_role = Request::get(ROLE_PATH).with("X-aws-ec2-metadata-token", &token);
+    Ok(actor.ask(address, &ask_role)?.body_text())
 }
 
 // === impl Counts ===

@@ -42,6 +42,13 @@ const ROUTED_HOST: Ipv4Addr = Ipv4Addr::new(10, 77, 2, 1);
 const ANY_V4: (Ipv4Addr, u8) = (Ipv4Addr::UNSPECIFIED, 0);
 const ANY_V6: (Ipv6Addr, u8) = (Ipv6Addr::UNSPECIFIED, 0);
 
+/// The metadata service's port over IPv4, in an `AF_INET` socket's spelling.
+pub const IMDS: SocketAddr = SocketAddr::new(IpAddr::V4(IMDS_V4), 80);
+/// The same in an `AF_INET6` socket's spelling: v4-mapped.
+pub const IMDS_MAPPED: SocketAddr = SocketAddr::new(IpAddr::V6(IMDS_V4.to_ipv6_mapped()), 80);
+/// The metadata service's port over IPv6.
+pub const IMDS_OVER_V6: SocketAddr = SocketAddr::new(IpAddr::V6(IMDS_V6), 80);
+
 /// The credential endpoint as containers write it.
 pub const ENDPOINT: SocketAddr = SocketAddr::new(ENDPOINT_ADDRESS, 80);
 /// Where socket hooks steer to.

@@ -6,7 +6,7 @@
 use std::{
     fs,
     io::Read,
-    net::{SocketAddr, SocketAddrV4, SocketAddrV6},
+    net::SocketAddrV4,
     path::Path,
     process::{self, Command, Stdio},
 };
@@ -19,26 +19,19 @@ use enforcer_tests::{
     cgroup,
     enter::Place,
     http::Request,
-    imds::{Hits, PORT, ROLE, ROLE_PATH, TOKEN_PATH},
+    imds::{Hits, PORT, ROLE, instance_role},
     programs,
     scene::Scene,
-    topology::{BRIDGE_HARDWARE, IMDS_V4, IMDS_V6},
+    topology::{BRIDGE_HARDWARE, IMDS, IMDS_MAPPED, IMDS_OVER_V6, IMDS_V4},
     worker::Worker,
 };
-
-const V4: SocketAddr = SocketAddr::V4(SocketAddrV4::new(IMDS_V4, PORT));
-const V6: SocketAddr = SocketAddr::V6(SocketAddrV6::new(IMDS_V6, PORT, 0, 0));
-
-fn mapped() -> SocketAddr {
-    (IMDS_V4.to_ipv6_mapped(), PORT).into()
-}
 
 fn scene() -> Scene {
     Scene::builder().task("web").prepare().unwrap()
 }
 
 fn reaches_the_metadata_service_every_way(actor: &mut Actor) {
-    for address in [V4, mapped(), V6] {
+    for address in [IMDS, IMDS_MAPPED, IMDS_OVER_V6] {
         assert_eq!(actor.connect(address).unwrap(), Attempt::Done, "{address}");
         assert_eq!(actor.echo(address).unwrap(), Attempt::Done, "{address}");
         for style in [DatagramStyle::Connected, DatagramStyle::Unconnected] {
@@ -72,14 +65,8 @@ fn without_an_enforcer_a_host_mode_container_reaches_the_metadata_service() {
 fn the_metadata_service_wants_a_session_token() {
     let scene = scene();
     let mut host = scene.host_process().unwrap();
-    assert_eq!(host.ask(V4, &Request::get(ROLE_PATH)).unwrap().status, 401);
-    let ask_token = Request {
-        method: "PUT".into(),
-        ..Request::get(TOKEN_PATH).with("X-aws-ec2-metadata-token-ttl-seconds", "60")
-    };
-    let token = host.ask(V4, &ask_token).unwrap().body_text();
-    let ask_role = Request::get(ROLE_PATH).with("X-aws-ec2-metadata-token", &token);
-    assert_eq!(host.ask(V4, &ask_role).unwrap().body_text(), ROLE);
+    assert_eq!(host.ask(IMDS, &Request::get("/latest/meta-data/")).unwrap().status, 401);
+    assert_eq!(instance_role(&mut host, IMDS).unwrap(), ROLE);
 }
 
 #[test]

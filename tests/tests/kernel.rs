@@ -1,0 +1,55 @@
+//! The real enforcer on the real kernel, one module per hook. `tests/lab.rs` shows that without it the same attempts
+//! succeed.
+
+#![cfg(test)]
+
+use enforcer_common::{
+    event::{Hook, Outcome},
+    verdict::Reason,
+};
+use enforcer_tests::{
+    actor::Attempt,
+    audit::Record,
+    imds::Hits,
+    scene::{Scene, credential_id},
+};
+use nix::errno::Errno;
+
+/// The directory beside this file.
+mod kernel {
+    mod connect;
+    mod egress;
+    mod lifecycle;
+    mod sendmsg;
+    mod sock_ops;
+    mod tc;
+}
+
+/// What a refused system call gives.
+const EPERM: Attempt = Attempt::Refused(Errno::EPERM);
+/// What nobody listening gives.
+const NOBODY_THERE: Attempt = Attempt::Refused(Errno::ECONNREFUSED);
+/// The answer to a request for credentials the caller does not own.
+const REFUSAL: &str =
+    r#"{"code":"InvalidIdInRequest","message":"CredentialsV2Request: Credentials not found","HTTPErrorCode":400}"#;
+
+/// Two tasks and a running enforcer.
+fn scene() -> Scene {
+    Scene::builder().task("web").task("batch").start().unwrap()
+}
+
+/// The path of a credential ID that nobody owns.
+fn unknown_path() -> String {
+    format!("/v2/credentials/{}", credential_id().unwrap())
+}
+
+/// Waits for the record of a hook's decision about a task.
+fn recorded(scene: &Scene, hook: Hook, outcome: Outcome, reason: Reason, task: &str) -> Record {
+    let is_wanted =
+        |record: &Record| record.is_kernel(hook, reason) && record.is_verdict(outcome.name()) && record.is_of(task);
+    scene.audit().wait_for(is_wanted).unwrap()
+}
+
+fn assert_nothing_reached_the_metadata_service(scene: &mut Scene) {
+    assert_eq!(scene.imds_hits().unwrap(), Hits::default());
+}

@@ -1,0 +1,162 @@
+//! cgroup/connect4 and cgroup/connect6.
+
+use std::net::{Ipv6Addr, SocketAddr};
+
+use enforcer_common::{
+    event::{Hook, Outcome},
+    verdict::Reason,
+};
+use enforcer_tests::{
+    actor::{Actor, Family},
+    cgroup,
+    imds::{ROLE, instance_role},
+    scene::Scene,
+    topology::{BRIDGE_V4, ENDPOINT, IMDS, IMDS_MAPPED, IMDS_OVER_V6, PACKET_STEER, STEER},
+};
+
+use crate::{EPERM, NOBODY_THERE, assert_nothing_reached_the_metadata_service, recorded, scene};
+
+fn cannot_connect_to_the_metadata_service(scene: &mut Scene, actor: &mut Actor) {
+    for (address, hook) in [
+        (IMDS, Hook::Connect4),
+        (IMDS_MAPPED, Hook::Connect6),
+        (IMDS_OVER_V6, Hook::Connect6),
+    ] {
+        assert_eq!(actor.connect(address).unwrap(), EPERM, "{address}");
+        let is_wanted = |record: &enforcer_tests::audit::Record| {
+            record.is_kernel(hook, Reason::ImdsBlocked) && record.is_to(address.ip()) && record.is_of("web")
+        };
+        let record = scene.audit().wait_for(is_wanted).unwrap();
+        assert!(record.is_verdict(Outcome::Denied.name()));
+        assert_eq!(record.sender.unwrap().pid, actor.pid());
+        assert_eq!(record.destination.unwrap().port, address.port());
+    }
+    assert_nothing_reached_the_metadata_service(scene);
+}
+
+#[test]
+fn a_bridge_container_cannot_connect_to_the_metadata_service() {
+    let mut scene = scene();
+    let mut web = scene.bridge_container("web").unwrap();
+    cannot_connect_to_the_metadata_service(&mut scene, &mut web);
+}
+
+#[test]
+fn a_host_mode_container_cannot_connect_to_the_metadata_service() {
+    let mut scene = scene();
+    let mut web = scene.host_container("web").unwrap();
+    cannot_connect_to_the_metadata_service(&mut scene, &mut web);
+}
+
+#[test]
+fn a_nested_cgroup_is_guarded_like_its_task() {
+    let mut scene = scene();
+    let mut web = scene.bridge_container("web").unwrap();
+    let nested = scene.cgroup_of("web").unwrap().join("one/two/three");
+    cgroup::create(&nested).unwrap();
+    web.join(&nested).unwrap();
+    cannot_connect_to_the_metadata_service(&mut scene, &mut web);
+}
+
+#[test]
+fn a_cgroup_nobody_configured_is_guarded() {
+    let mut scene = scene();
+    let mut stranger = scene.host_process().unwrap();
+    let unknown = scene.directory().join("root/stranger");
+    cgroup::create(&unknown).unwrap();
+    stranger.join(&unknown).unwrap();
+    assert_eq!(stranger.connect(IMDS).unwrap(), EPERM);
+    assert_nothing_reached_the_metadata_service(&mut scene);
+}
+
+#[test]
+fn a_socket_from_before_a_move_does_not_help() {
+    let mut scene = scene();
+    let mut actor = scene.host_process().unwrap();
+    let socket = actor.open(Family::V4).unwrap();
+    actor.join(&scene.cgroup_of("web").unwrap()).unwrap();
+    assert_eq!(actor.connect_socket(socket, IMDS).unwrap(), EPERM);
+    recorded(&scene, Hook::Connect4, Outcome::Denied, Reason::ImdsBlocked, "web");
+    assert_nothing_reached_the_metadata_service(&mut scene);
+}
+
+#[test]
+fn a_host_process_uses_the_metadata_service_and_is_recorded() {
+    let mut scene = scene();
+    let mut host = scene.host_process().unwrap();
+    for address in [IMDS, IMDS_OVER_V6] {
+        assert_eq!(instance_role(&mut host, address).unwrap(), ROLE);
+    }
+    for (hook, address) in [(Hook::Connect4, IMDS), (Hook::Connect6, IMDS_OVER_V6)] {
+        let record = scene
+            .audit()
+            .wait_for(|record| record.is_kernel(hook, Reason::HostCgroup) && record.is_to(address.ip()))
+            .unwrap();
+        assert!(record.is_verdict(Outcome::Allowed.name()));
+        assert_eq!(record.task, None);
+        assert_eq!(record.sender.unwrap().pid, host.pid());
+    }
+    assert_eq!(scene.imds_hits().unwrap().connections, 4);
+}
+
+#[test]
+fn a_host_process_is_recorded_at_the_endpoint_but_not_steered() {
+    let scene = scene();
+    let mut host = scene.host_process().unwrap();
+    assert_eq!(host.connect(ENDPOINT).unwrap(), NOBODY_THERE);
+    let record = scene
+        .audit()
+        .wait_for(|record| record.is_kernel(Hook::Connect4, Reason::HostCgroup) && record.is_to(ENDPOINT.ip()))
+        .unwrap();
+    assert!(record.is_verdict(Outcome::Allowed.name()));
+}
+
+#[test]
+fn a_container_cannot_connect_to_other_ports_of_the_endpoint() {
+    let scene = scene();
+    let mut web = scene.bridge_container("web").unwrap();
+    for address in [STEER, PACKET_STEER, SocketAddr::new(ENDPOINT.ip(), 443)] {
+        assert_eq!(web.connect(address).unwrap(), EPERM, "{address}");
+        let record = scene
+            .audit()
+            .wait_for(|record| {
+                record.is_kernel(Hook::Connect4, Reason::EndpointPort)
+                    && record.destination.as_ref().is_some_and(|to| to.port == address.port())
+            })
+            .unwrap();
+        assert!(record.is_of("web"));
+    }
+}
+
+#[test]
+fn the_endpoint_in_a_translators_spelling_is_refused() {
+    let scene = scene();
+    let mut web = scene.bridge_container("web").unwrap();
+    let [high, low] = [0xa9fe, 0xaa02];
+    for address in [
+        Ipv6Addr::new(0x0064, 0xff9b, 0, 0, 0, 0, high, low),
+        Ipv6Addr::new(0x2002, high, low, 0, 0, 0, 0, 1),
+        Ipv6Addr::new(0, 0, 0, 0, 0, 0, high, low),
+    ] {
+        assert_eq!(web.connect((address, 80).into()).unwrap(), EPERM, "{address}");
+    }
+    recorded(&scene, Hook::Connect6, Outcome::Denied, Reason::EndpointEmbedded, "web");
+}
+
+#[test]
+fn unprotected_destinations_are_none_of_our_business() {
+    let scene = scene();
+    let mut web = scene.bridge_container("web").unwrap();
+    assert_eq!(web.connect((BRIDGE_V4, 80).into()).unwrap(), NOBODY_THERE);
+    // The feed is in order: what comes after would come after.
+    assert_eq!(web.connect(IMDS).unwrap(), EPERM);
+    recorded(&scene, Hook::Connect4, Outcome::Denied, Reason::ImdsBlocked, "web");
+    assert!(
+        scene
+            .audit()
+            .records()
+            .unwrap()
+            .iter()
+            .all(|record| !record.is_to(BRIDGE_V4))
+    );
+}

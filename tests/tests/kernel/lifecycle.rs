@@ -1,0 +1,125 @@
+//! Starting, stopping, dying: what stays in force, and what the audit feed has to show.
+
+use enforcer_common::{
+    event::{Hook, Outcome},
+    verdict::Reason,
+};
+use enforcer_tests::{
+    actor::{Attempt, DatagramStyle},
+    http::Request,
+    scene::Scene,
+    topology::{ENDPOINT, IMDS, IMDS_OVER_V6},
+};
+
+use crate::{EPERM, NOBODY_THERE, assert_nothing_reached_the_metadata_service, recorded, scene, unknown_path};
+
+#[test]
+fn a_killed_enforcer_leaves_its_guard_and_the_next_one_takes_over() {
+    let mut scene = scene();
+    let mut web = scene.bridge_container("web").unwrap();
+    let mut host = scene.host_container("web").unwrap();
+    scene.enforcer().kill().unwrap();
+    for container in [&mut web, &mut host] {
+        assert_eq!(container.connect(IMDS).unwrap(), EPERM);
+        assert_eq!(
+            container.datagram(IMDS_OVER_V6, DatagramStyle::Unconnected).unwrap(),
+            EPERM
+        );
+        assert_eq!(container.connect(ENDPOINT).unwrap(), NOBODY_THERE);
+    }
+
+    scene.enforcer().start().unwrap();
+    let task = scene.task("web").unwrap();
+    for container in [&mut web, &mut host] {
+        assert!(task.is_served_by(&container.get(&task.path()).unwrap()));
+        assert_eq!(container.connect(IMDS).unwrap(), EPERM);
+    }
+    recorded(&scene, Hook::Connect4, Outcome::Denied, Reason::ImdsBlocked, "web");
+    assert_nothing_reached_the_metadata_service(&mut scene);
+}
+
+#[test]
+fn killing_and_starting_again_and_again_loses_nothing() {
+    let mut scene = scene();
+    let mut web = scene.bridge_container("web").unwrap();
+    for _ in 0..5 {
+        scene.enforcer().kill().unwrap();
+        assert_eq!(web.connect(IMDS).unwrap(), EPERM);
+        scene.enforcer().start().unwrap();
+        let task = scene.task("web").unwrap();
+        assert!(task.is_served_by(&web.get(&task.path()).unwrap()));
+    }
+}
+
+#[test]
+fn a_stopped_enforcer_leaves_its_guard() {
+    let mut scene = scene();
+    let mut web = scene.bridge_container("web").unwrap();
+    assert!(scene.enforcer().terminate().unwrap().success());
+    assert_eq!(web.connect(IMDS).unwrap(), EPERM);
+    assert_eq!(web.connect(ENDPOINT).unwrap(), NOBODY_THERE);
+    assert_nothing_reached_the_metadata_service(&mut scene);
+}
+
+#[test]
+fn stopping_does_not_wait_for_idle_connections() {
+    let mut scene = scene();
+    let mut web = scene.bridge_container("web").unwrap();
+    let socket = web.connected(ENDPOINT).unwrap();
+    let path = scene.task("web").unwrap().path();
+    assert_eq!(web.request(socket, &Request::get(&path)).unwrap().status, 200);
+    assert!(scene.enforcer().terminate().unwrap().success());
+    assert!(web.request(socket, &Request::get(&path)).is_err());
+}
+
+#[test]
+fn detach_removes_the_guard() {
+    let mut scene = scene();
+    let mut web = scene.bridge_container("web").unwrap();
+    assert!(scene.enforcer().terminate().unwrap().success());
+    assert_eq!(web.connect(IMDS).unwrap(), EPERM);
+    let detach = scene.enforcer().run(["detach"]).unwrap();
+    assert!(detach.status.success(), "{}", String::from_utf8_lossy(&detach.stderr));
+    assert_eq!(web.connect(IMDS).unwrap(), Attempt::Done);
+}
+
+#[test]
+fn check_finds_a_host_fit_to_run() {
+    let mut scene = Scene::builder().task("web").prepare().unwrap();
+    let check = scene.enforcer().run(["check", "-o", "json"]).unwrap();
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+    let findings: serde_json::Value = serde_json::from_slice(&check.stdout).unwrap();
+    assert!(!findings.is_null());
+}
+
+#[test]
+fn the_feed_has_every_number_and_no_secret() {
+    let mut scene = scene();
+    let mut web = scene.bridge_container("web").unwrap();
+    let mut batch = scene.host_container("batch").unwrap();
+    let paths: Vec<_> = scene
+        .tasks()
+        .iter()
+        .flat_map(|task| [task.path(), task.path_v1()])
+        .collect();
+    for actor in [&mut web, &mut batch] {
+        for path in &paths {
+            actor.get(path).unwrap();
+        }
+        actor.get(&unknown_path()).unwrap();
+        assert_eq!(actor.connect(IMDS).unwrap(), EPERM);
+    }
+    assert!(scene.enforcer().terminate().unwrap().success());
+
+    let records = scene.audit().records().unwrap();
+    assert!(
+        (1..).zip(&records).all(|(number, record)| record.seq == number),
+        "{records:?}"
+    );
+    assert!(records.iter().all(|record| record.lost.is_none()), "{records:?}");
+    assert_eq!(records.iter().filter(|record| record.source == "endpoint").count(), 10);
+    let written = scene.audit().text() + &scene.enforcer().log();
+    for secret in scene.tasks().iter().flat_map(|task| task.secrets().map(str::to_owned)) {
+        assert!(!written.contains(&secret), "a secret is in the feed or in the log");
+    }
+}

@@ -1,0 +1,127 @@
+//! TC on the host side of container interfaces: what no cgroup hook sees.
+
+use std::net::{SocketAddr, SocketAddrV4};
+
+use enforcer_common::{
+    event::{Hook, Outcome},
+    verdict::Reason,
+};
+use enforcer_tests::{
+    actor::{
+        Actor, Attempt, Family, Patience,
+        packet::{syn_packet, udp_packet},
+    },
+    audit::Record,
+    scene::Scene,
+    topology::{BRIDGE_HARDWARE, ENDPOINT, IMDS, IMDS_OVER_V6, IMDS_V4, STEER},
+};
+
+use crate::{REFUSAL, assert_nothing_reached_the_metadata_service, recorded};
+
+/// A scene whose container is there before the enforcer: the enforcer is ready when it watches the container's link.
+fn scene_with_container(task: &str) -> (Scene, Actor) {
+    let mut scene = Scene::builder()
+        .task("web")
+        .task("batch")
+        .outside_task("stray")
+        .prepare()
+        .unwrap();
+    let container = scene.bridge_container(task).unwrap();
+    scene.enforcer().start().unwrap();
+    (scene, container)
+}
+
+fn send_syn_to_steer_port(container: &mut Actor) {
+    let SocketAddr::V4(steer) = STEER else {
+        panic!("the endpoint is IPv4")
+    };
+    let packet = syn_packet(SocketAddrV4::new(container.address(), 4000), steer);
+    assert_eq!(container.frame("eth0", BRIDGE_HARDWARE, packet).unwrap(), Attempt::Done);
+}
+
+fn is_drop(record: &Record) -> bool {
+    record.hook.as_deref() == Some(Hook::TcIngress.name()) && record.is_verdict(Outcome::Dropped.name())
+}
+
+#[test]
+fn frames_of_a_container_do_not_reach_the_metadata_service() {
+    let (mut scene, mut web) = scene_with_container("web");
+    let (from, to) = (SocketAddrV4::new(web.address(), 4000), SocketAddrV4::new(IMDS_V4, 80));
+    for packet in [udp_packet(from, to, b"lab!"), syn_packet(from, to)] {
+        assert_eq!(web.frame("eth0", BRIDGE_HARDWARE, packet).unwrap(), Attempt::Done);
+    }
+    recorded(&scene, Hook::TcIngress, Outcome::Dropped, Reason::RawPacket, "web");
+    assert_nothing_reached_the_metadata_service(&mut scene);
+}
+
+#[test]
+fn a_frame_to_the_steer_port_is_dropped() {
+    let (scene, mut web) = scene_with_container("web");
+    send_syn_to_steer_port(&mut web);
+    let record = scene.audit().wait_for(is_drop).unwrap();
+    assert!(record.is_to(STEER.ip()), "{record:?}");
+}
+
+#[test]
+fn a_container_that_comes_later_is_watched_too() {
+    let scene = crate::scene();
+    let mut web = scene.bridge_container("web").unwrap();
+    // The link is noticed a moment after it came. Until then these frames reach a port that is not theirs.
+    let is_watched = (0..10_000).any(|_| {
+        send_syn_to_steer_port(&mut web);
+        scene.audit().records().unwrap().iter().any(is_drop)
+    });
+    assert!(is_watched);
+}
+
+#[test]
+fn a_client_outside_the_attach_root_is_steered_by_packet() {
+    let (scene, mut actor) = scene_with_container("stray");
+    let (stray, web) = (scene.task("stray").unwrap(), scene.task("web").unwrap());
+    assert!(stray.is_served_by(&actor.get(&stray.path()).unwrap()));
+    assert_eq!(actor.get(&web.path()).unwrap().body_text(), REFUSAL);
+    recorded(
+        &scene,
+        Hook::TcIngress,
+        Outcome::Steered,
+        Reason::CredentialEndpoint,
+        "stray",
+    );
+}
+
+#[test]
+fn every_request_of_a_packet_steered_connection_is_decided_on_its_own() {
+    use enforcer_tests::http::Request;
+
+    let (scene, mut actor) = scene_with_container("stray");
+    let (stray, web) = (scene.task("stray").unwrap(), scene.task("web").unwrap());
+    let socket = actor.connected(ENDPOINT).unwrap();
+    for _ in 0..3 {
+        assert!(stray.is_served_by(&actor.request(socket, &Request::get(&stray.path())).unwrap()));
+        assert_eq!(
+            actor.request(socket, &Request::get(&web.path())).unwrap().body_text(),
+            REFUSAL
+        );
+    }
+}
+
+#[test]
+fn a_client_outside_the_attach_root_does_not_reach_the_metadata_service() {
+    let (mut scene, mut actor) = scene_with_container("stray");
+    for address in [IMDS, IMDS_OVER_V6] {
+        let socket = actor.open(Family::of(address)).unwrap();
+        let source = match address {
+            SocketAddr::V4(_) => "0.0.0.0:40001",
+            SocketAddr::V6(_) => "[::]:40001",
+        };
+        actor
+            .connect_from(socket, source.parse().unwrap(), address, Patience::Leave)
+            .unwrap();
+        let record = scene
+            .audit()
+            .wait_for(|record| is_drop(record) && record.is_to(address.ip()))
+            .unwrap();
+        assert!(record.is_of("stray"), "{record:?}");
+    }
+    assert_nothing_reached_the_metadata_service(&mut scene);
+}
