@@ -40,6 +40,8 @@ pub struct Record {
     #[serde(default)]
     pub kernel: Option<serde_json::Value>,
     #[serde(default)]
+    pub packet: Option<serde_json::Value>,
+    #[serde(default)]
     pub request: Option<RequestRecord>,
     #[serde(default)]
     pub lost: Option<Lost>,

@@ -75,6 +75,19 @@ fn a_container_that_comes_later_is_watched_too() {
 }
 
 #[test]
+fn an_ordinary_connection_raises_no_alarm() {
+    let (mut scene, mut web) = scene_with_container("web");
+    let path = scene.task("web").unwrap().path();
+    for _ in 0..5 {
+        assert_eq!(web.get(&path).unwrap().status, 200);
+    }
+    // The server's part of closing is over when the enforcer has stopped.
+    assert!(scene.enforcer().terminate().unwrap().success());
+    let alarms: Vec<_> = scene.audit().records().unwrap().into_iter().filter(is_drop).collect();
+    assert!(alarms.is_empty(), "{alarms:?}");
+}
+
+#[test]
 fn a_client_outside_the_attach_root_is_steered_by_packet() {
     let (scene, mut actor) = scene_with_container("stray");
     let (stray, web) = (scene.task("stray").unwrap(), scene.task("web").unwrap());
