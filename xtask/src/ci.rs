@@ -13,6 +13,9 @@ use crate::{
 /// What aya-build compiles the eBPF side with; lints must see the same code.
 const BPF_RUSTFLAGS: &str = "--cfg bpf_target_arch=\"x86_64\" -Cdebuginfo=2 -Clink-arg=--btf";
 
+/// The documentation is for those who work here: it shows private items, so links to them lead somewhere.
+const DOC_FLAGS: &str = "-D warnings -A rustdoc::private_intra_doc_links";
+
 /// Runs all checks, then all tests.
 pub(crate) fn run() -> Result<ExitCode> {
     setup::ensure(Purpose::Ci)?;
@@ -46,7 +49,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     doc.arg("doc")
         .args(user_side)
         .args(["--no-deps", "--document-private-items"])
-        .env("RUSTDOCFLAGS", "-D warnings");
+        .env("RUSTDOCFLAGS", DOC_FLAGS);
     step::run(&mut doc)?;
     test::run(&test::Args::default())
 }
