@@ -114,3 +114,6 @@ pub struct Task {
     /// The credential IDs it owns.
     pub credential_ids: Vec<CredentialId>,
 }
+
+#[cfg(test)]
+mod tests;

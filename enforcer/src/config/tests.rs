@@ -1,0 +1,212 @@
+//! What a configuration means, and what is said about a wrong one.
+
+use std::{collections::HashMap, ffi::OsString, fs, path::PathBuf};
+
+use super::{
+    AuditOutput, Config, Upstream, UpstreamMode,
+    load::{ConfigError, Flags, load},
+};
+
+const SECRET: &str = "d8f91d60-f0c6-4160-b32b-3f61089b625a";
+
+const TASK: &str = r#"
+[[task]]
+name = "web"
+cgroups = ["/ecs/web/"]
+credential-ids = ["d8f91d60-f0c6-4160-b32b-3f61089b625a"]
+role-arn = "arn:aws:iam::111122223333:role/web"
+credentials-file = "/etc/enforcer/web.json"
+"#;
+
+fn load_with(text: &str, environment: &[(&str, &str)], flags: Flags) -> Result<Config, ConfigError> {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("enforcer.toml");
+    fs::write(&file, text).unwrap();
+    let environment: HashMap<_, _> = environment.iter().copied().collect();
+    let flags = Flags {
+        config: Some(file),
+        ..flags
+    };
+    load(&flags, &|variable| environment.get(variable).map(OsString::from))
+}
+
+fn valid(text: &str) -> Config {
+    load_with(text, &[], Flags::default()).unwrap()
+}
+
+/// The error's text without the file's directory.
+fn error_of(text: &str) -> String {
+    let error = load_with(text, &[], Flags::default()).unwrap_err().to_string();
+    assert!(!error.contains(SECRET), "{error}");
+    match error.rsplit_once("/enforcer.toml") {
+        Some((_, rest)) => format!("enforcer.toml{rest}"),
+        None => error,
+    }
+}
+
+#[test]
+fn an_empty_file_means_the_defaults() {
+    let config = valid("");
+    assert_eq!(config.endpoint.address.to_string(), "169.254.170.2");
+    assert_eq!(
+        (
+            config.endpoint.port,
+            config.endpoint.steer_port,
+            config.endpoint.packet_steer_port
+        ),
+        (80, 51680, 51681)
+    );
+    assert_eq!(config.audit.output, AuditOutput::Stdout);
+    assert!(matches!(config.upstream, Upstream::Embedded(roles) if roles.is_empty()));
+    assert_eq!(config.cgroups.root, None);
+    assert_eq!(config.metadata.len(), 2);
+}
+
+#[test]
+fn flags_win_over_the_environment_and_that_over_the_file() {
+    let file =
+        "[endpoint]\nsteer-port = 1001\npacket-steer-port = 1002\nupstream = \"ecs-agent\"\n[audit]\noutput = \"/a\"";
+    let environment = [
+        ("ENFORCER_ENDPOINT_STEER_PORT", "2001"),
+        ("ENFORCER_AUDIT_OUTPUT", "/b"),
+    ];
+    let flags = Flags {
+        audit_output: Some(PathBuf::from("-")),
+        ..Flags::default()
+    };
+    let config = load_with(file, &environment, flags).unwrap();
+    assert_eq!(
+        (config.endpoint.steer_port, config.endpoint.packet_steer_port),
+        (2001, 1002)
+    );
+    assert_eq!(config.audit.output, AuditOutput::Stdout);
+    assert!(matches!(config.upstream, Upstream::EcsAgent(agent) if agent.to_string() == "127.0.0.1:51679"));
+
+    let flags = Flags {
+        upstream: Some(UpstreamMode::Embedded),
+        cgroup_root: Some(PathBuf::from("/sys/fs/cgroup/lab")),
+        ..Flags::default()
+    };
+    let config = load_with(file, &environment, flags).unwrap();
+    assert!(matches!(config.upstream, Upstream::Embedded(_)));
+    assert_eq!(config.cgroups.root, Some(PathBuf::from("/sys/fs/cgroup/lab")));
+    assert_eq!(config.audit.output, AuditOutput::File(PathBuf::from("/b")));
+}
+
+#[test]
+fn a_task_is_guarded_wherever_its_cgroup_is() {
+    let config = valid(TASK);
+    assert_eq!(config.tasks[0].cgroups, [PathBuf::from("/ecs/web")]);
+    assert!(config.cgroups.guarded.contains(&PathBuf::from("/ecs/web")));
+    let starred = valid(&TASK.replace("/ecs/web/", "/ecs/*"));
+    assert!(starred.cgroups.guarded.contains(&PathBuf::from("/ecs/[*]")));
+}
+
+#[test]
+fn an_unknown_key_is_named_with_file_line_and_the_nearest_known_one() {
+    for (text, error) in [
+        (
+            "[endpoint]\nport = 80\nsteerport = 1",
+            "enforcer.toml, line 3: unknown key `steerport`; did you mean `steer-port`?",
+        ),
+        (
+            "\n[audti]\n",
+            "enforcer.toml, line 2: unknown key `audti`; did you mean `audit`?",
+        ),
+        (
+            "[[task]]\nname = \"a\"\ncgroup = []",
+            "enforcer.toml, line 3: unknown key `cgroup`; did you mean `cgroups`?",
+        ),
+    ] {
+        assert_eq!(error_of(text), error);
+    }
+}
+
+#[test]
+fn a_wrong_value_is_named_with_file_and_line() {
+    assert!(error_of("[endpoint]\nport = 99999").starts_with("enforcer.toml, line 2: invalid value"));
+    assert!(error_of("[endpoint]\naddress = \"x\"").starts_with("enforcer.toml, line 2: invalid IPv4 address"));
+    let error = load_with("", &[("ENFORCER_ENDPOINT_PORT", "x")], Flags::default()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "environment variable ENFORCER_ENDPOINT_PORT: \"x\": invalid digit found in string"
+    );
+}
+
+#[test]
+fn a_file_that_was_asked_for_must_be_there() {
+    let flags = Flags {
+        config: Some(PathBuf::from("/nonexistent/enforcer.toml")),
+        ..Flags::default()
+    };
+    let error = load(&flags, &|_| None).unwrap_err().to_string();
+    assert!(
+        error.starts_with("cannot read the configuration file /nonexistent/enforcer.toml: "),
+        "{error}"
+    );
+}
+
+#[test]
+fn values_that_do_not_go_together_are_refused() {
+    let other = |text: &str| format!("{TASK}{}", TASK.replace("web", text));
+    for (text, error) in [
+        ("[endpoint]\nport = 51680".to_owned(), "three different ports"),
+        (
+            "[endpoint]\naddress = \"127.0.0.1\"".to_owned(),
+            "endpoint.address: 127.0.0.1",
+        ),
+        (
+            "[metadata]\naddresses = [\"::ffff:169.254.170.2\"]".to_owned(),
+            "is the endpoint's address too",
+        ),
+        (
+            "[cgroups]\nhost = [\"a\"]".to_owned(),
+            "cgroups.host: \"a\" must be an absolute path",
+        ),
+        (
+            "[cgroups]\nhost = [\"/a/../b\"]".to_owned(),
+            "cgroups.host: \"/a/../b\" must be",
+        ),
+        (
+            "[cgroups]\nguarded = [\"/a***\"]".to_owned(),
+            "cgroups.guarded: \"/a***\" is not a pattern",
+        ),
+        (
+            "[audit]\noutput = \"relative\"".to_owned(),
+            "audit.output: \"relative\"",
+        ),
+        (format!("{TASK}{TASK}"), "task \"web\": another task has this name"),
+        (
+            other("batch"),
+            "task \"batch\": number 1 of its credential-ids belongs to task \"web\" already",
+        ),
+        (
+            other("batch").replace("/ecs/batch/", "/ecs/web"),
+            "task \"batch\": its cgroup \"/ecs/web\" is task \"web\"'s too",
+        ),
+        (TASK.replace("[\"/ecs/web/\"]", "[]"), "task \"web\": it has no cgroups"),
+        (
+            TASK.replace("role-arn", "#"),
+            "task \"web\": with upstream = \"embedded\" it needs role-arn",
+        ),
+        (TASK.replace("credentials-file", "#"), "it needs credentials-file"),
+    ] {
+        let found = error_of(&text);
+        assert!(found.contains(error), "{found:?} is not about {error:?}");
+    }
+}
+
+#[test]
+fn no_error_quotes_a_credential_id() {
+    let id = format!("\"{SECRET}\"");
+    for text in [
+        TASK.replace(&format!("[{id}]"), &id),
+        TASK.replace(&id, &format!("\"{SECRET}/x\"")),
+        TASK.replace(&id, &format!("{id}, 1")),
+        TASK.replace(&id, &format!("{id} {id}")),
+        TASK.replace(&id, &format!("{id}, {id}")),
+        TASK.replace(&id, &format!("\"{SECRET}")),
+    ] {
+        drop(error_of(&text));
+    }
+}
