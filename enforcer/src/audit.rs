@@ -103,3 +103,6 @@ impl Audit {
         totals
     }
 }
+
+#[cfg(test)]
+mod tests;
