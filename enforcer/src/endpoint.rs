@@ -131,3 +131,6 @@ impl Drop for Pending<'_> {
         self.recorder.endpoint(decision, self.credential.as_ref());
     }
 }
+
+#[cfg(test)]
+mod tests;
