@@ -4,12 +4,12 @@ use std::{
     ffi::OsStr,
     fs,
     io::{BufRead, BufReader, ErrorKind},
+    net::Shutdown,
     os::unix::net::UnixDatagram,
     path::PathBuf,
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Mutex, PoisonError},
     thread,
-    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -22,8 +22,6 @@ use crate::{audit::AuditFeed, enter::Place};
 
 /// Where the enforcer tells that it is ready, as it sees it.
 pub(crate) const NOTIFY_SOCKET: &str = "/run/notify.sock";
-/// After this long nobody waits any more for the enforcer to be ready.
-const NOTIFY_DEADLINE: Duration = Duration::from_secs(20);
 
 /// What is needed to start the program.
 #[derive(Debug)]
@@ -45,7 +43,12 @@ pub struct Enforcer {
     process: Option<Child>,
     feed: AuditFeed,
     log: Arc<Mutex<String>>,
+    notifications: Option<Notifications>,
 }
+
+/// The service manager's end of the notification socket; whoever reads from it stops when this is dropped.
+#[derive(Debug)]
+struct Notifications(UnixDatagram);
 
 // === impl Enforcer ===
 
@@ -56,6 +59,7 @@ impl Enforcer {
             process: None,
             feed: AuditFeed::default(),
             log: Arc::default(),
+            notifications: None,
         }
     }
 
@@ -85,10 +89,10 @@ impl Enforcer {
         let feed = self.feed.clone();
         thread::spawn(move || {
             let mut message = [0; 512];
-            while let Ok(length) = notifications.recv(&mut message) {
+            while let Ok(length @ 1..) = notifications.recv(&mut message) {
                 let message = String::from_utf8_lossy(message.get(..length).unwrap_or_default());
                 if message.lines().any(|line| line == "READY=1") {
-                    return feed.set_ready();
+                    feed.set_ready();
                 }
             }
         });
@@ -162,7 +166,7 @@ impl Enforcer {
         command
     }
 
-    fn listen_for_readiness(&self) -> Result<UnixDatagram> {
+    fn listen_for_readiness(&mut self) -> Result<UnixDatagram> {
         let path = &self.launch.notify_socket;
         match fs::remove_file(path) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -171,16 +175,24 @@ impl Enforcer {
             _ => {}
         }
         let socket = UnixDatagram::bind(path).with_context(|| format!("cannot bind {}", path.display()))?;
-        socket
-            .set_read_timeout(Some(NOTIFY_DEADLINE))
-            .context("cannot limit the wait for readiness")?;
-        Ok(socket)
+        let listener = socket.try_clone().context("cannot share the notification socket")?;
+        // The earlier start's listener, if there is one, ends with its socket.
+        self.notifications = Some(Notifications(socket));
+        Ok(listener)
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
         let process = self.process.as_ref().context("the enforcer is not running")?;
         let pid = Pid::from_raw(process.id().cast_signed());
         kill(pid, signal).with_context(|| format!("cannot send {signal} to the enforcer"))
+    }
+}
+
+impl Drop for Notifications {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.shutdown(Shutdown::Both) {
+            eprintln!("lab: cannot stop listening for readiness: {error}");
+        }
     }
 }
 

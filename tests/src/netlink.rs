@@ -6,13 +6,18 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
-use futures_util::future::{Either, select};
+use futures_util::{
+    StreamExt, TryStreamExt,
+    future::{Either, select},
+    stream::LocalBoxStream,
+};
 use nix::net::if_::if_nametoindex;
 use rtnetlink::{
-    Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+    Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, MulticastGroup, RouteMessageBuilder,
+    new_multicast_connection,
     packet_route::{
         address::{AddressAttribute, AddressFlags, AddressHeaderFlags},
-        link::{InfoData, InfoVeth},
+        link::{InfoData, InfoVeth, LinkAttribute, State},
         route::RouteScope,
     },
 };
@@ -27,15 +32,38 @@ pub struct Netlink {
 
 /// Configures a namespace.
 pub fn configure<T: Send>(namespace: &NetNs, change: impl AsyncFnOnce(&Netlink) -> Result<T> + Send) -> Result<T> {
+    connected(namespace, async |netlink, _| change(&netlink).await)
+}
+
+/// Waits until an interface carries packets: after it is brought up, the kernel's link watch has yet to say so, and
+/// until then packets are dropped.
+pub fn await_running(namespace: &NetNs, name: &str) -> Result<()> {
+    connected(namespace, async |netlink, mut changes| {
+        while !netlink.is_running(name).await? {
+            changes.next().await.context("the changes of links ended early")?;
+        }
+        Ok(())
+    })
+}
+
+/// One item for each change of a link.
+type Changes = LocalBoxStream<'static, ()>;
+
+fn connected<T: Send>(namespace: &NetNs, work: impl AsyncFnOnce(Netlink, Changes) -> Result<T> + Send) -> Result<T> {
     namespace.run(|| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .build()
             .context("cannot start a runtime for netlink")?;
         runtime.block_on(async {
-            let (connection, handle, _) = rtnetlink::new_connection().context("cannot open a netlink socket")?;
-            let netlink = Netlink { handle };
-            match select(pin!(change(&netlink)), pin!(connection)).await {
+            let (connection, handle, changes) =
+                new_multicast_connection(&[MulticastGroup::Link]).context("cannot open a netlink socket")?;
+            match select(
+                pin!(work(Netlink { handle }, changes.map(drop).boxed_local())),
+                pin!(connection),
+            )
+            .await
+            {
                 Either::Left((outcome, _)) => outcome,
                 Either::Right(((), _)) => Err(anyhow!("the netlink connection ended early")),
             }
@@ -95,6 +123,18 @@ impl Netlink {
             .execute()
             .await
             .with_context(|| format!("cannot bring {name} up"))
+    }
+
+    async fn is_running(&self, name: &str) -> Result<bool> {
+        let request = self.handle.link().get().match_index(index(name)?);
+        let links: Vec<_> = request
+            .execute()
+            .try_collect()
+            .await
+            .with_context(|| format!("cannot query {name}"))?;
+        Ok(links
+            .iter()
+            .any(|link| link.attributes.contains(&LinkAttribute::OperState(State::Up))))
     }
 
     /// Gives an interface a hardware address.

@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     namespace::NetNs,
-    netlink::{Netlink, configure},
+    netlink::{Netlink, await_running, configure},
 };
 
 /// Hardware address of the bridge: where a container's packets to elsewhere go.
@@ -119,6 +119,8 @@ impl Topology {
             net.route_v4((IMDS_V4, 32), Some(IMDS_LINK_V4), "imds0").await?;
             net.route_v6((IMDS_V6, 128), IMDS_LINK_V6, "imds0").await
         })?;
+        await_running(&host, "imds0")?;
+        await_running(&imds, "eth0")?;
         Ok(Self {
             host,
             imds,
@@ -148,6 +150,9 @@ impl Topology {
             net.add_neighbor("br0", address, hardware).await?;
             net.add_neighbor("br0", address_v6, hardware).await
         })?;
+        await_running(&namespace, "eth0")?;
+        await_running(&self.host, &host_side)?;
+        await_running(&self.host, "br0")?;
         Ok(Attachment {
             namespace,
             address,
@@ -167,6 +172,8 @@ impl Topology {
             net.add_address("eth0", address, 32).await?;
             net.route_v4(ANY_V4, Some(ROUTED_HOST), "eth0").await
         })?;
+        await_running(&namespace, "eth0")?;
+        await_running(&self.host, &host_side)?;
         Ok(Attachment {
             namespace,
             address,
