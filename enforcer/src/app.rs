@@ -3,30 +3,26 @@
 //! Stopping has an order: stop accepting and finish requests until the deadline, then read the last kernel events, then
 //! flush the audit trail. What is pinned stays, so enforcement goes on.
 
-use std::{
-    convert::Infallible,
-    net::{IpAddr, SocketAddrV4},
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+mod kernel;
 
-use enforcer_common::address::{AddressRule, scope, target};
+use std::{convert::Infallible, net::SocketAddrV4, sync::Arc, time::Duration};
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tracing::{info, warn};
 
+use self::kernel::OwnCgroupError;
 use crate::{
     attribution::Attributor,
     audit::{self, Audit, AuditError, kernel::Feed},
-    bpf::{self, Bpf, BpfError},
+    bpf::{self, Bpf, BpfError, KernelLog},
     config::{self, Config},
     drain::{self, StillBusy, Trigger},
     endpoint::{Endpoint, Gate, ListenError, Listener},
     host::{
         HostError, address,
         cgroupfs::{CgroupError, CgroupFs},
-        classes::{ClassWatch, Rules},
+        classes::ClassWatch,
         links,
     },
     policy::Ownership,
@@ -53,12 +49,9 @@ pub enum AppError {
     /// The cgroup tree.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
-    /// The enforcer is not in a cgroup of its own.
-    #[error(
-        "the enforcer runs in the root cgroup; start it as a service, or in a cgroup made for it, so that its own \
-         connections can be told from others"
-    )]
-    RootCgroup,
+    /// The enforcer's own cgroup.
+    #[error(transparent)]
+    OwnCgroup(#[from] OwnCgroupError),
     /// The kernel side.
     #[error(transparent)]
     Bpf(#[from] BpfError),
@@ -112,54 +105,17 @@ pub async fn run(config: &Config) -> Result<(), AppError> {
     ended
 }
 
-/// What the kernel side needs to know.
-pub fn bpf_config(config: &Config, cgroups: &CgroupFs) -> Result<bpf::Config, AppError> {
-    let endpoint = &config.endpoint;
-    let everywhere = |target| AddressRule {
-        target,
-        scope: scope::EVERYWHERE,
-        ports: [0; 4],
-    };
-    let metadata = config.metadata.iter();
-    let mut addresses: Vec<_> = metadata.map(|address| (*address, everywhere(target::IMDS))).collect();
-    addresses.push((IpAddr::V4(endpoint.address), everywhere(target::CREDENTIALS)));
-    if let config::Upstream::EcsAgent(agent) = config.upstream {
-        let rule = AddressRule {
-            target: target::AGENT,
-            scope: if agent.ip().is_loopback() {
-                scope::HOST_NETNS
-            } else {
-                scope::EVERYWHERE
-            },
-            ports: [agent.port(), 0, 0, 0],
-        };
-        addresses.push((agent.ip(), rule));
-    }
-    Ok(bpf::Config {
-        pin_dir: config.pin_dir.clone(),
-        cgroup_root: config
-            .cgroups
-            .root
-            .clone()
-            .unwrap_or_else(|| cgroups.mount().to_owned()),
-        own_cgroup: cgroups.absolute(&own_cgroup(cgroups)?),
-        endpoint_address: endpoint.address,
-        endpoint_port: endpoint.port,
-        steer_port: endpoint.steer_port,
-        packet_steer_port: endpoint.packet_steer_port,
-        addresses,
-    })
-}
-
 // === impl Running ===
 
 impl Running {
     async fn start(config: &Config, audit: &Audit) -> Result<Self, AppError> {
         let cgroups = CgroupFs::find(config.cgroups.root.as_deref())?;
         let attributor = Arc::new(attributor(config, &cgroups));
-        let bpf_config = bpf_config(config, &cgroups)?;
+        let own_cgroup = kernel::own_cgroup(&cgroups)?;
+        let bpf_config = kernel::bpf_config(config, &cgroups, &own_cgroup);
         let mut bpf = Bpf::start(&bpf_config)?;
-        let classes = ClassWatch::start(cgroups.clone(), class_rules(config, &cgroups)?, bpf.take_classes()?)?;
+        let rules = kernel::class_rules(config, &own_cgroup);
+        let classes = ClassWatch::start(cgroups.clone(), rules, bpf.take_classes()?)?;
         let gate = Gate::new(bpf.take_accepted()?, Arc::clone(&attributor), ownership(config));
         let feed = Feed {
             ring: bpf.take_events()?,
@@ -167,7 +123,7 @@ impl Running {
             attributor,
             recorder: audit.recorder(),
         };
-        let mut log = bpf.take_log()?;
+        let log = bpf.take_log()?;
         let upstream = Upstream::build(&config.upstream);
         address::ensure(config.endpoint.address).await?;
         let listeners = listen(&config.endpoint).await?;
@@ -177,13 +133,7 @@ impl Running {
         let (feeding, feeding_watcher) = drain::channel();
         let mut supervisor = Supervisor::default();
         supervisor.spawn("kernel event reader", feed.run(feeding_watcher));
-        supervisor.spawn("kernel log reader", async move {
-            loop {
-                log.forward().await?;
-            }
-            #[expect(unreachable_code, reason = "names the error type of a loop that only an error ends")]
-            Ok::<(), BpfError>(())
-        });
+        supervisor.spawn("kernel log reader", async { forward(log).await.map(never) });
         supervisor.spawn("cgroup watcher", async { classes.run().await.map(never) });
         supervisor.spawn("network device watcher", async move {
             links::watch(&mut bpf).await.map(never)
@@ -229,24 +179,6 @@ fn ownership(config: &Config) -> Ownership {
         .collect()
 }
 
-fn class_rules(config: &Config, cgroups: &CgroupFs) -> Result<Rules, AppError> {
-    let mut host = config.cgroups.host.clone();
-    // The enforcer asks the ECS agent, and nobody may steer that back to the enforcer.
-    host.push(own_cgroup(cgroups)?);
-    Ok(Rules {
-        host,
-        guarded: config.cgroups.guarded.clone(),
-    })
-}
-
-fn own_cgroup(cgroups: &CgroupFs) -> Result<PathBuf, AppError> {
-    let own = cgroups.own()?;
-    if own.parent().is_none() {
-        return Err(AppError::RootCgroup);
-    }
-    Ok(own)
-}
-
 async fn listen(config: &config::Endpoint) -> Result<[Listener; 2], ListenError> {
     let steer = SocketAddrV4::new(config.address, config.steer_port);
     let packet_steer = SocketAddrV4::new(config.address, config.packet_steer_port);
@@ -255,20 +187,18 @@ async fn listen(config: &config::Endpoint) -> Result<[Listener; 2], ListenError>
 
 /// Says what is guarded and where it listens.
 fn announce(config: &Config, bpf: &bpf::Config) {
-    let Config {
-        cgroups,
-        endpoint,
-        upstream,
-        metadata,
-        ..
-    } = config;
-    info!(root = %bpf.cgroup_root.display(), trusted = ?cgroups.host, "guarding every cgroup below the root that is not trusted");
-    info!(addresses = ?metadata, "instance metadata is blocked");
+    let endpoint = &config.endpoint;
+    let upstream = match &config.upstream {
+        config::Upstream::Embedded(_) => "embedded".to_owned(),
+        config::Upstream::EcsAgent(agent) => format!("ECS agent at {agent}"),
+    };
+    info!(root = %bpf.cgroup_root.display(), trusted = ?config.cgroups.host, "guarding all cgroups but the trusted ones");
+    info!(addresses = ?config.metadata, "blocking instance metadata");
     info!(
         endpoint = %SocketAddrV4::new(endpoint.address, endpoint.port),
         listening = ?[endpoint.steer_port, endpoint.packet_steer_port],
-        ?upstream,
-        "credentials go to their owners only"
+        upstream,
+        "serving credentials to their owners"
     );
     for task in &config.tasks {
         info!(task = task.name.as_str(), cgroups = ?task.cgroups, credentials = task.credential_ids.len(), "task");
@@ -291,6 +221,13 @@ fn raise_open_files() {
 fn notify(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         warn!(%error, "cannot notify the service manager");
+    }
+}
+
+/// Passes on what the hooks log for people.
+async fn forward(mut log: KernelLog) -> Result<Infallible, BpfError> {
+    loop {
+        log.forward().await?;
     }
 }
 
