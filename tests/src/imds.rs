@@ -3,17 +3,15 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    ops::Range,
     os::fd::AsRawFd,
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
     thread,
 };
 
 use anyhow::{Context, Result};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, socket};
+use enforcer_common::verdict::{TCP, UDP};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, setsockopt, socket, sockopt};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -33,6 +31,14 @@ const ROLE_PATH: &str = "/latest/meta-data/iam/security-credentials/";
 /// The instance role's name.
 pub const ROLE: &str = "lab-instance-role";
 
+const ETHERNET_HEADER: usize = 14;
+const IPV4_HEADER: usize = 20;
+const IPV6_HEADER: usize = 40;
+/// The TCP flags of a connection's first packet.
+const SYN: u8 = 0x02;
+/// Room for the frames between two questions, in bytes.
+const SNIFFER_BUFFER: usize = 4 << 20;
+
 const TOKEN: &str = "bGFiLXRva2Vu";
 
 /// What reached the metadata service.
@@ -40,17 +46,10 @@ const TOKEN: &str = "bGFiLXRva2Vu";
 pub struct Hits {
     /// Packets of any protocol to one of its addresses, whether or not anything answered.
     pub packets: u64,
-    /// TCP connections.
+    /// Openings of TCP connections.
     pub connections: u64,
     /// Datagrams.
     pub datagrams: u64,
-}
-
-#[derive(Debug, Default)]
-struct Counts {
-    packets: AtomicU64,
-    connections: AtomicU64,
-    datagrams: AtomicU64,
 }
 
 /// The running service.
@@ -88,49 +87,56 @@ pub fn instance_role(actor: &mut Actor, address: SocketAddr) -> Result<String> {
     Ok(actor.ask(address, &ask_role)?.body_text())
 }
 
-// === impl Counts ===
+// === impl Hits ===
 
-impl Counts {
-    fn hits(&self) -> Hits {
-        Hits {
-            packets: self.packets.load(Ordering::SeqCst),
-            connections: self.connections.load(Ordering::SeqCst),
-            datagrams: self.datagrams.load(Ordering::SeqCst),
+impl Hits {
+    /// Counts an Ethernet frame, if it carries a packet to one of the service's addresses and not to the marker port.
+    fn count(&mut self, frame: &[u8]) {
+        let Some((ethernet, packet)) = frame.split_at_checked(ETHERNET_HEADER) else {
+            return;
+        };
+        let bytes = |range: Range<usize>| packet.get(range).unwrap_or_default();
+        let (destination_matches, protocol, transport) = match ethernet.get(12..) {
+            Some([0x08, 0x00]) => (bytes(16..20) == IMDS_V4.octets(), bytes(9..10), IPV4_HEADER),
+            Some([0x86, 0xdd]) => (bytes(24..40) == IMDS_V6.octets(), bytes(6..7), IPV6_HEADER),
+            _ => return,
+        };
+        let port = bytes(transport + 2..transport + 4);
+        if !destination_matches || (protocol == [UDP] && port == MARKER_PORT.to_be_bytes()) {
+            return;
+        }
+        self.packets += 1;
+        match (protocol, bytes(transport + 13..transport + 14)) {
+            (&[UDP], _) => self.datagrams += 1,
+            (&[TCP], &[SYN]) => self.connections += 1,
+            _ => {}
         }
     }
 }
 
 /// The service's side: `lab imds`.
 pub fn run() -> Result<()> {
-    let counts = Arc::new(Counts::default());
-    let sniffer = socket(
-        AddressFamily::Packet,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC,
-        SockProtocol::EthAll,
-    )
-    .context("cannot open a packet socket")?;
-    let shared = Arc::clone(&counts);
-    background(move || {
-        let mut frame = [0; 2048];
-        loop {
-            let length = recv(sniffer.as_raw_fd(), &mut frame, MsgFlags::empty())?;
-            if frame.get(..length).is_some_and(is_counted) {
-                shared.packets.fetch_add(1, Ordering::SeqCst);
-            }
-        }
-    });
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let sniffer = socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll)
+        .context("cannot open a packet socket")?;
+    setsockopt(&sniffer, sockopt::RcvBufForce, &SNIFFER_BUFFER).context("cannot enlarge the packet socket's buffer")?;
     for address in [IpAddr::V4(IMDS_V4), IpAddr::V6(IMDS_V6)] {
         let listener = TcpListener::bind((address, PORT)).with_context(|| format!("cannot listen on {address}"))?;
-        let shared = Arc::clone(&counts);
-        background(move || accept(&listener, &shared));
+        background(move || accept(&listener));
         for port in [PORT, MARKER_PORT] {
             let socket = UdpSocket::bind((address, port)).with_context(|| format!("cannot bind {address}:{port}"))?;
-            let shared = Arc::clone(&counts);
-            background(move || echo(&socket, &shared));
+            background(move || echo(&socket));
         }
     }
-    worker::serve(|()| counts.hits())
+    let mut hits = Hits::default();
+    worker::serve(|()| {
+        // Frames wait in the socket's queue until somebody asks, so that an answer covers all that has arrived.
+        let mut frame = [0; 2048];
+        while let Ok(length) = recv(sniffer.as_raw_fd(), &mut frame, MsgFlags::empty()) {
+            hits.count(frame.get(..length).unwrap_or_default());
+        }
+        hits
+    })
 }
 
 /// A service thread; it ends with the process, and says why if it ends earlier.
@@ -142,25 +148,9 @@ fn background(service: impl FnOnce() -> io::Result<()> + Send + 'static) {
     });
 }
 
-/// Whether an Ethernet frame carries a packet to one of the service's addresses (but not to the marker port).
-fn is_counted(frame: &[u8]) -> bool {
-    let Some((ethernet, packet)) = frame.split_at_checked(14) else {
-        return false;
-    };
-    let bytes = |range: std::ops::Range<usize>| packet.get(range).unwrap_or_default();
-    let (destination_matches, protocol, port) = match ethernet.get(12..) {
-        Some([0x08, 0x00]) => (bytes(16..20) == IMDS_V4.octets(), bytes(9..10), bytes(22..24)),
-        Some([0x86, 0xdd]) => (bytes(24..40) == IMDS_V6.octets(), bytes(6..7), bytes(42..44)),
-        _ => return false,
-    };
-    let is_marker = protocol == [enforcer_common::verdict::UDP] && port == MARKER_PORT.to_be_bytes();
-    destination_matches && !is_marker
-}
-
-fn accept(listener: &TcpListener, counts: &Arc<Counts>) -> io::Result<()> {
+fn accept(listener: &TcpListener) -> io::Result<()> {
     loop {
         let (stream, _) = listener.accept()?;
-        counts.connections.fetch_add(1, Ordering::SeqCst);
         // A client that breaks off is no concern of the service.
         thread::spawn(move || converse(stream).ok());
     }
@@ -186,13 +176,10 @@ fn answer(request: &Request) -> Response {
     }
 }
 
-fn echo(socket: &UdpSocket, counts: &Counts) -> io::Result<()> {
+fn echo(socket: &UdpSocket) -> io::Result<()> {
     let mut datagram = [0; 2048];
     loop {
-        let (length, sender): (usize, SocketAddr) = socket.recv_from(&mut datagram)?;
-        if socket.local_addr()?.port() != MARKER_PORT {
-            counts.datagrams.fetch_add(1, Ordering::SeqCst);
-        }
+        let (length, sender) = socket.recv_from(&mut datagram)?;
         socket.send_to(datagram.get(..length).unwrap_or_default(), sender)?;
     }
 }
