@@ -1,6 +1,6 @@
 //! Configuration, validated: no option that cannot be absent, no text that was not looked at.
 //!
-//! It has two stages: [`raw`] is what was written, this is what is meant. Where it is written: file, then environment,
+//! It has two stages: `raw` is what was written, this is what is meant. Where it is written: file, then environment,
 //! then flags ([`load`]).
 
 pub mod load;

@@ -18,7 +18,8 @@ fn main() -> ExitCode {
     match cli.execute() {
         Ok(code) => code,
         Err(error) => {
-            tracing::error!("{error:#}");
+            // Errors here tell their causes themselves.
+            tracing::error!("{error}");
             ExitCode::FAILURE
         }
     }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::anyhow;
 use tokio::runtime;
 use tracing::info;
 
@@ -26,7 +26,7 @@ impl Detach {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .context("cannot start the runtime")?;
+            .map_err(|error| anyhow!("cannot start the runtime: {error}"))?;
         // First the pins: they are locked by an enforcer that still runs, and then nothing must be removed.
         bpf::detach(&config.pin_dir)?;
         for interface in runtime.block_on(links::container_interfaces())? {

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::anyhow;
 use tokio::runtime;
 
 use crate::{
@@ -24,7 +24,7 @@ impl Run {
         let runtime = runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
-            .context("cannot start the runtime")?;
+            .map_err(|error| anyhow!("cannot start the runtime: {error}"))?;
         runtime.block_on(app::run(&config))?;
         Ok(ExitCode::SUCCESS)
     }

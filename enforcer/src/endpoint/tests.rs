@@ -345,6 +345,15 @@ async fn a_head_that_never_ends_is_not_waited_for() {
     assert!(!text.contains("KEY"), "{text}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_is_closed() {
+    let served = serve_task(WEB).await;
+    let text = served
+        .send(b"GET /v2/credentials/id-of-web HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await;
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+}
+
 #[tokio::test]
 async fn an_idle_connection_does_not_hold_up_the_end() {
     let served = serve_task(WEB).await;
