@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write},
-    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel},
+    sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
     thread,
     time::Duration,
 };
@@ -26,8 +26,8 @@ use table::Table;
 
 /// How many batches of records may wait for the terminal.
 const BACKLOG: usize = 64;
-/// How long the feed rests before somebody in the scene tries something again.
-const REST: Duration = Duration::from_secs(1);
+/// How often somebody in the scene tries something while the feed is shown.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// What to show.
 #[derive(Debug, clap::Args)]
@@ -40,6 +40,7 @@ pub struct Demo {
 enum Happening {
     Records(Vec<Record>),
     FeedEnded,
+    Beat,
     Interrupted,
 }
 
@@ -60,21 +61,21 @@ pub fn run(demo: &Demo) -> Result<bool> {
     let is_right = table.end()?;
     if !demo.once {
         say("\nThe audit feed, until Ctrl-C:")?;
-        report_records(scene.audit().clone(), sender);
+        report_records(scene.audit().clone(), sender.clone());
+        beat(sender);
         follow(&happenings, || cast.improvise(&scene))?;
     }
     Ok(is_right)
 }
 
-/// Shows records as they come; has somebody act whenever nothing happens.
+/// Shows records as they come; has somebody act at every beat.
 fn follow(happenings: &Receiver<Happening>, mut act: impl FnMut() -> Result<()>) -> Result<()> {
     loop {
-        match happenings.recv_timeout(REST) {
-            Ok(Happening::Records(records)) => records.iter().try_for_each(|record| say(&compact(record)))?,
-            Ok(Happening::Interrupted) => return Ok(()),
-            Ok(Happening::FeedEnded) => bail!("the enforcer ended"),
-            Err(RecvTimeoutError::Timeout) => act()?,
-            Err(RecvTimeoutError::Disconnected) => bail!("nothing can happen any more"),
+        match happenings.recv().context("nothing can happen any more")? {
+            Happening::Records(records) => records.iter().try_for_each(|record| say(&compact(record)))?,
+            Happening::Beat => act()?,
+            Happening::Interrupted => return Ok(()),
+            Happening::FeedEnded => bail!("the enforcer ended"),
         }
     }
 }
@@ -107,6 +108,14 @@ fn report_records(feed: AuditFeed, sender: SyncSender<Happening>) {
             if sender.send(happening).is_err() || is_last {
                 return;
             }
+        }
+    });
+}
+
+fn beat(sender: SyncSender<Happening>) {
+    thread::spawn(move || {
+        while sender.send(Happening::Beat).is_ok() {
+            thread::sleep(BEAT);
         }
     });
 }
