@@ -228,7 +228,7 @@ fn credentials_files(upstream: &Upstream) -> Outcome {
             ));
         }
     }
-    Ok(format!("{} readable", roles.len()))
+    Ok(format!("{} credentials files are readable", roles.len()))
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 //! one place only. It tries again until the output works; a line is never torn.
 
 use std::{
-    fmt,
     io::{self, Write},
     sync::{
         Arc,
@@ -158,15 +157,6 @@ impl Loop {
             self.batch.drain(..written);
         }
         self.output.flush()
-    }
-}
-
-impl fmt::Debug for Loop {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Loop")
-            .field("failing", &self.failing)
-            .finish_non_exhaustive()
     }
 }
 
