@@ -134,8 +134,11 @@ pub(crate) fn confirm(
     settings: &Settings,
     at_host: bool,
 ) -> Result<(), Reason> {
+    if transport.is_harmless() {
+        return Ok(());
+    }
     let Some((socket, cookie)) = tcp_socket_of(skb, transport) else {
-        return refuse_unless_harmless(skb, transport);
+        return Err(reason_without_socket(skb));
     };
     let Some(sender) = sender_of(socket) else {
         return Err(Reason::SenderMismatch);
@@ -171,8 +174,11 @@ pub(crate) fn admit(
     key: &HandshakeKey,
     identity: &Identity,
 ) -> Result<(), Reason> {
+    if transport.is_harmless() {
+        return Ok(());
+    }
     let Some((socket, cookie)) = tcp_socket_of(skb, transport) else {
-        return refuse_unless_harmless(skb, transport);
+        return Err(reason_without_socket(skb));
     };
     if !transport.is_syn() {
         return match sender_of(socket) {
@@ -253,14 +259,11 @@ fn tcp_socket_of(skb: *mut __sk_buff, transport: &Transport) -> Option<(*mut bpf
 }
 
 #[inline(always)]
-fn refuse_unless_harmless(skb: *mut __sk_buff, transport: &Transport) -> Result<(), Reason> {
+fn reason_without_socket(skb: *mut __sk_buff) -> Reason {
     // SAFETY: `skb` is the program's context; without a socket the helper answers 0.
-    if unsafe { bpf_get_socket_cookie(skb.cast()) } != 0 {
-        return Err(Reason::SenderMismatch);
-    }
-    if transport.is_harmless_without_sender() {
-        Ok(())
+    if unsafe { bpf_get_socket_cookie(skb.cast()) } == 0 {
+        Reason::SenderUnknown
     } else {
-        Err(Reason::SenderUnknown)
+        Reason::SenderMismatch
     }
 }

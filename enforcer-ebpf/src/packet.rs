@@ -12,10 +12,7 @@ use enforcer_common::{
 const IPV4: u32 = 0x0800_u16.to_be() as u32;
 const IPV6: u32 = 0x86dd_u16.to_be() as u32;
 
-const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
-const ACK: u8 = 0x10;
 
 /// Offsets of the source and destination port in a TCP or UDP header.
 pub(crate) const SOURCE_PORT: u32 = 0;
@@ -173,9 +170,10 @@ impl Transport {
         self.flags & SYN != 0
     }
 
-    /// Whether this packet can only end or acknowledge what exists: closed sockets send such packets without a socket.
+    /// Whether this packet can only acknowledge or end what exists. A socket that is closed sends such packets through
+    /// one of the kernel's own, so they cannot be held to their sender; forging one gains nothing.
     #[inline(always)]
-    pub(crate) const fn is_harmless_without_sender(&self) -> bool {
-        !self.is_syn() && !self.has_payload && (self.flags & (FIN | RST) != 0 || self.flags == ACK)
+    pub(crate) const fn is_harmless(&self) -> bool {
+        !self.is_syn() && !self.has_payload
     }
 }
