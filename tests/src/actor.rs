@@ -104,7 +104,10 @@ impl Actor {
         let socket = self.open(Family::of(to))?;
         match self.connect_socket(socket, to)? {
             Attempt::Done => Ok(socket),
-            Attempt::Refused(errno) => bail!("cannot connect to {to}: {errno}"),
+            Attempt::Refused(errno) => {
+                self.close(socket)?;
+                bail!("cannot connect to {to}: {errno}")
+            }
         }
     }
 

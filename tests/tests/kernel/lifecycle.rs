@@ -1,5 +1,11 @@
 //! Starting, stopping, dying: what stays in force, and what the audit feed has to show.
 
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use anyhow::ensure;
 use enforcer_common::{
     event::{Hook, Outcome},
     verdict::Reason,
@@ -11,7 +17,7 @@ use enforcer_tests::{
     topology::{ENDPOINT, IMDS, IMDS_OVER_V6},
 };
 
-use crate::{EPERM, NOBODY_THERE, assert_nothing_reached_the_metadata_service, recorded, scene, unknown_path};
+use crate::{EPERM, NOBODY_THERE, REFUSAL, assert_nothing_reached_the_metadata_service, recorded, scene, unknown_path};
 
 #[test]
 fn a_killed_enforcer_leaves_its_guard_and_the_next_one_takes_over() {
@@ -49,6 +55,42 @@ fn killing_and_starting_again_and_again_loses_nothing() {
         let task = scene.task("web").unwrap();
         assert!(task.is_served_by(&web.get(&task.path()).unwrap()));
     }
+}
+
+#[test]
+fn while_it_dies_and_comes_back_nobody_gets_a_wrong_answer() {
+    let mut scene = scene();
+    let (own, foreign) = (scene.task("web").unwrap().clone(), scene.task("batch").unwrap().path());
+    let mut web = scene.bridge_container("web").unwrap();
+    let mut patient = scene.bridge_container("web").unwrap();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                // No answer is no wrong answer: for moments nobody listens.
+                if let Ok(response) = web.get(&own.path()) {
+                    assert!(own.is_served_by(&response), "{response:?}");
+                }
+                if let Ok(response) = web.get(&foreign) {
+                    assert_eq!(response.body_text(), REFUSAL);
+                }
+                assert_eq!(web.connect(IMDS).unwrap(), EPERM);
+            }
+        });
+        let enforcer = scene.enforcer();
+        let lives = (0..5).try_for_each(|_| {
+            enforcer.kill()?;
+            enforcer.start()?;
+            let response = patient.get(&own.path())?;
+            // No panic here: it would leave the client running.
+            ensure!(own.is_served_by(&response), "{response:?}");
+            Ok(())
+        });
+        is_over.store(true, Ordering::Relaxed);
+        lives.unwrap();
+        client.join().unwrap();
+    });
+    assert_nothing_reached_the_metadata_service(&mut scene);
 }
 
 #[test]
