@@ -113,7 +113,7 @@ impl Running {
         let attributor = Arc::new(attributor(config, &cgroups));
         let own_cgroup = kernel::own_cgroup(&cgroups)?;
         let bpf_config = kernel::bpf_config(config, &cgroups, &own_cgroup);
-        let mut bpf = Bpf::start(&bpf_config)?;
+        let mut bpf = Bpf::load(&bpf_config)?;
         let rules = kernel::class_rules(config, &own_cgroup);
         let classes = ClassWatch::start(cgroups.clone(), rules, bpf.take_classes()?)?;
         let gate = Gate::new(bpf.take_accepted()?, Arc::clone(&attributor), ownership(config));
@@ -127,6 +127,8 @@ impl Running {
         let upstream = Upstream::build(&config.upstream);
         address::ensure(config.endpoint.address).await?;
         let listeners = listen(&config.endpoint).await?;
+        // Last, so that classes are known and somebody listens when the first connection is steered.
+        bpf.attach(&bpf_config)?;
         announce(config, &bpf_config);
 
         let (serving, serving_watcher) = drain::channel();

@@ -163,12 +163,12 @@ pub enum BpfError {
     },
 }
 
-/// The loaded and attached kernel side. Dropping it detaches nothing that is pinned.
+/// The loaded kernel side. Dropping it detaches nothing that is pinned.
 #[derive(Debug)]
 pub struct Bpf {
     ebpf: Ebpf,
     /// Hands identities to our own accepted sockets; dies with the process, because nobody would read them.
-    _own_link: FdLink,
+    own_link: Option<FdLink>,
     /// Held while the process lives: two enforcers must not share pins.
     _lock: File,
 }
@@ -176,22 +176,27 @@ pub struct Bpf {
 // === impl Bpf ===
 
 impl Bpf {
-    /// Loads the object, fills the maps, attaches and pins every hook; adopts what an earlier enforcer left.
-    ///
-    /// Interfaces are attached one by one with [`Bpf::attach_interface`], classes are set through [`Bpf::classes`].
-    pub fn start(config: &Config) -> Result<Self, BpfError> {
+    /// Loads the object, or adopts the maps an earlier enforcer left, and fills settings and address table. What was
+    /// attached before stays so; nothing else is attached until [`Bpf::attach`].
+    pub fn load(config: &Config) -> Result<Self, BpfError> {
         create_pin_dirs(&config.pin_dir)?;
         let lock = lock(&config.pin_dir)?;
         let mut ebpf = load::load(&config.pin_dir)?;
         maps::write_settings(&mut ebpf, &settings(config)?)?;
         maps::write_addresses(&mut ebpf, &config.addresses)?;
         load::load_programs(&mut ebpf)?;
-        let own_link = attach::attach(&mut ebpf, config)?;
         Ok(Self {
             ebpf,
-            _own_link: own_link,
+            own_link: None,
             _lock: lock,
         })
+    }
+
+    /// Attaches and pins every cgroup hook, or swaps the programs inside the links an earlier enforcer left. Classes
+    /// belong into their map ([`Bpf::take_classes`]) before, so that no host service is refused meanwhile.
+    pub fn attach(&mut self, config: &Config) -> Result<(), BpfError> {
+        self.own_link = Some(attach::attach(&mut self.ebpf, config)?);
+        Ok(())
     }
 
     /// The ring buffer's reader; there is one, so the second call fails.

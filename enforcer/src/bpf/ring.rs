@@ -39,7 +39,7 @@ impl EventRing {
         Ok(Self { ring })
     }
 
-    /// Waits for events and hands over, oldest first, what is there (at most [`BATCH`]). Cancel safe: an event is taken
+    /// Waits for events and hands over, oldest first, what is there, up to a bound. Cancel safe: an event is taken
     /// from the ring only to be handed over.
     pub async fn read(&mut self, mut each: impl FnMut(&Event)) -> Result<(), BpfError> {
         let mut guard = self

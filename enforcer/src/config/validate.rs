@@ -16,7 +16,13 @@ use crate::{
 };
 
 const HOST_CGROUPS: [&str; 3] = ["/init.scope", "/user.slice", "/system.slice/*.service"];
-const GUARDED_CGROUPS: [&str; 1] = ["/system.slice/*/libpod-payload-*"];
+/// Where services and users keep containers of their own: Podman quadlets, and the rootless engines.
+const GUARDED_CGROUPS: [&str; 4] = [
+    "/system.slice/*/libpod-payload-*",
+    "/system.slice/*/docker-*",
+    "/user.slice/*/*/*/libpod-*",
+    "/user.slice/*/*/*/docker-*",
+];
 const ENDPOINT_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 170, 2);
 const ENDPOINT_PORT: u16 = 80;
 const STEER_PORT: u16 = 51680;
