@@ -6,7 +6,7 @@ use core::ptr;
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_ANY, BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
     btf_maps::SkStorage,
-    helpers::generated::{bpf_get_socket_cookie, bpf_sk_fullsock, bpf_sk_storage_get, bpf_skb_cgroup_id},
+    helpers::generated::{bpf_get_socket_cookie, bpf_sk_storage_get, bpf_skb_cgroup_id},
 };
 use enforcer_common::{
     counter::Counter,
@@ -18,9 +18,12 @@ use enforcer_common::{
 
 use crate::{
     emit::count,
+    inspect::full_socket_of,
     maps::{ACCEPTED, HANDSHAKES, SENDERS},
     packet::Transport,
 };
+
+const SOCK_STREAM: u32 = 1;
 
 /// The value a socket's storage holds, created from `value` if there is none. aya's own accessor only takes a connect
 /// context; this one serves every hook.
@@ -238,20 +241,10 @@ fn settle(key: &HandshakeKey, confirmed: &Handshake, at_host: bool) -> Result<()
 /// closed, and for a TCP socket whose port is not the packet's.
 #[inline(always)]
 fn tcp_socket_of(skb: *mut __sk_buff, transport: &Transport) -> Option<(*mut bpf_sock, u64)> {
-    // SAFETY: `skb` is the program's context; the helper takes the null-checked common part of its socket.
-    let socket = unsafe {
-        let common = (*skb).__bindgen_anon_2.sk;
-        if common.is_null() {
-            return None;
-        }
-        bpf_sk_fullsock(common)
-    };
-    if socket.is_null() {
-        return None;
-    }
-    // SAFETY: not null; the verifier rewrites the reads.
-    let (protocol, port) = unsafe { ((*socket).protocol, (*socket).src_port) };
-    if protocol != u32::from(TCP) || port != u32::from(transport.source_port) {
+    let socket = full_socket_of(skb)?;
+    // SAFETY: `full_socket_of` gives a socket the program's context holds; the verifier rewrites the reads.
+    let (kind, protocol, port) = unsafe { ((*socket).type_, (*socket).protocol, (*socket).src_port) };
+    if kind != SOCK_STREAM || protocol != u32::from(TCP) || port != u32::from(transport.source_port) {
         return None;
     }
     // SAFETY: `skb` is the program's context.

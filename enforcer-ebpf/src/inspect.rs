@@ -1,6 +1,9 @@
 //! The packet layer's decision, shared by `cgroup_skb` and TC: what a packet wants, and whether its socket may.
 
-use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_sk_fullsock};
+use aya_ebpf::{
+    bindings::{__sk_buff, bpf_sock},
+    helpers::generated::bpf_sk_fullsock,
+};
 use enforcer_common::{
     address::target,
     cgroup::CgroupClass,
@@ -17,6 +20,8 @@ use crate::{
     rules::{Protected, protected, settings},
     sender::{class_of_packet, identity_of_packet},
 };
+
+const SOCK_RAW: u32 = 3;
 
 /// Where a packet is looked at.
 pub(crate) struct Layer {
@@ -131,25 +136,33 @@ pub(crate) fn record(
     });
 }
 
-/// A TCP or UDP socket should have been stopped by a socket hook; anything else only packets show.
+/// A stream or datagram socket should have been stopped by a socket hook; anything else only packets show.
 #[inline(always)]
 fn reason_of_packet(skb: *mut __sk_buff) -> Reason {
-    // SAFETY: the program's context; the common part of the socket is null-checked before its helper.
+    match full_socket_of(skb) {
+        // SAFETY: `full_socket_of` gives a socket the program's context holds; the verifier rewrites the reads.
+        Some(socket) if unsafe { (*socket).type_ } != SOCK_RAW && unsafe { is_hooked((*socket).protocol) } => {
+            Reason::SocketLayerMissed
+        }
+        _ => Reason::RawPacket,
+    }
+}
+
+/// Whether sockets of a protocol pass a socket hook.
+const fn is_hooked(protocol: u32) -> bool {
+    protocol == TCP as u32 || protocol == UDP as u32
+}
+
+/// The socket a packet came from; `None` if it is closed, or was never there.
+#[inline(always)]
+pub(crate) fn full_socket_of(skb: *mut __sk_buff) -> Option<*mut bpf_sock> {
+    // SAFETY: the program's context; the helper takes the common part of its socket, checked for null.
     let socket = unsafe {
         let common = (*skb).__bindgen_anon_2.sk;
         if common.is_null() {
-            return Reason::RawPacket;
+            return None;
         }
         bpf_sk_fullsock(common)
     };
-    if socket.is_null() {
-        return Reason::RawPacket;
-    }
-    // SAFETY: not null; the verifier rewrites the read.
-    let protocol = unsafe { (*socket).protocol };
-    if protocol == u32::from(TCP) || protocol == u32::from(UDP) {
-        Reason::SocketLayerMissed
-    } else {
-        Reason::RawPacket
-    }
+    if socket.is_null() { None } else { Some(socket) }
 }

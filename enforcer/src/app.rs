@@ -129,6 +129,7 @@ impl Running {
         let listeners = listen(&config.endpoint).await?;
         // Last, so that classes are known and somebody listens when the first connection is steered.
         bpf.attach(&bpf_config)?;
+        links::attach_present(&mut bpf).await?;
         announce(config, &bpf_config);
 
         let (serving, serving_watcher) = drain::channel();

@@ -33,6 +33,14 @@ pub async fn container_interfaces() -> Result<Vec<String>, HostError> {
     with_handle(async |handle| list(&handle).await).await
 }
 
+/// Attaches the packet hooks to every interface that leads into a container now.
+pub async fn attach_present(bpf: &mut Bpf) -> Result<(), HostError> {
+    for interface in container_interfaces().await? {
+        attach(bpf, &interface);
+    }
+    Ok(())
+}
+
 /// Attaches the packet hooks to every interface that leads into a container, and to those that appear, forever.
 ///
 /// An interface that cannot be attached is logged and left to the socket hooks, which need no attachment; it may just
