@@ -112,6 +112,12 @@ fn static_cargo(command: &str, target: &str) -> Command {
     cargo
         .args([command, "--target", target])
         .env("RUSTFLAGS", "-C target-feature=+crt-static");
+    // Emulated machines are slow: reading the kernel's types alone takes seconds without any optimization. Backtraces
+    // need lines; every other debug information would only be carried into the machines.
+    cargo.envs([
+        ("CARGO_PROFILE_DEV_OPT_LEVEL", "1"),
+        ("CARGO_PROFILE_DEV_DEBUG", "line-tables-only"),
+    ]);
     cargo
 }
 
@@ -178,8 +184,8 @@ fn run_in_machines(
         .iter()
         .find(|one| one.is_test && one.name == "kernel")
         .context("cargo built no test called `kernel`")?;
-    let binary = |name| cargo::binary(executables, name).map(|one| one.path.as_path());
-    let programs = [kernel_test.path.as_path(), binary("enforcer")?, binary("lab")?];
+    let binary = |name| cargo::binary(executables, name);
+    let programs = [kernel_test, binary("enforcer")?, binary("lab")?];
     let payload = vm::Payload {
         init: binary("vm-init")?,
         programs: &programs,

@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use self::initramfs::Initramfs;
 use crate::{
+    cargo::Executable,
     step,
     test::{print_line, tally::Tally},
 };
@@ -49,9 +50,9 @@ pub(crate) const NEWER: Kernel = Kernel {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Payload<'a> {
     /// PID 1.
-    pub(crate) init: &'a Path,
-    /// Goes to `/bin`; `kernel`, the test executable, is among them.
-    pub(crate) programs: &'a [&'a Path],
+    pub(crate) init: &'a Executable,
+    /// Goes to `/bin` under its own name; `kernel`, the test executable, is among them.
+    pub(crate) programs: &'a [&'a Executable],
     /// Arguments of the test executable.
     pub(crate) arguments: &'a [String],
 }
@@ -108,15 +109,9 @@ impl Prepared {
         for directory in ["bin", "dev", "modules", "proc", "run", "sys", "tmp"] {
             archive.directory(directory)?;
         }
-        archive.file("init", &read(payload.init)?)?;
+        archive.file("init", &read(&payload.init.path)?)?;
         for program in payload.programs {
-            let name = program
-                .file_stem()
-                .context("a program without a name")?
-                .to_string_lossy();
-            // Test executables are called `<name>-<hash>`.
-            let name = name.split('-').next().unwrap_or_default();
-            archive.file(&format!("bin/{name}"), &read(program)?)?;
+            archive.file(&format!("bin/{}", program.name), &read(&program.path)?)?;
         }
         archive.file("arguments", payload.arguments.join("\n").as_bytes())?;
         for (index, module) in modules::in_load_order(&self.tree.modules(), &MODULES)?
