@@ -79,6 +79,11 @@ impl Source {
             .is_some_and(|rest| rest.starts_with('/'))
     }
 
+    /// Whether the file is part of the enforcer and no test of it (`x/tests.rs`), which may use whatever it needs.
+    pub(super) fn is_product(&self) -> bool {
+        self.is_in("enforcer/src") && self.stem() != "tests"
+    }
+
     /// Whether the file belongs to a module of the enforcer: `policy` is `policy.rs` and all of `policy/`.
     pub(super) fn is_stage(&self, module: &str) -> bool {
         let path = format!("enforcer/src/{module}");
