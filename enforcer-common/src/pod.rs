@@ -1,4 +1,4 @@
-//! The [`pod!`] macro: declares a record shared with the kernel, and proves at compile time that it has no padding.
+//! The `pod!` macro: declares a record shared with the kernel, and proves at compile time that it has no padding.
 
 /// Declares a `repr(C)` record that crosses the boundary between kernel and user side.
 ///

@@ -139,28 +139,17 @@ impl Transport {
         if network.later_fragment {
             return Self::default();
         }
-        match network.protocol {
-            TCP => {
-                let Some(header) = load::<TcpHeader>(skb, network.transport) else {
-                    return Self::default();
-                };
-                let header_length = u32::from(header.data_offset >> 4) * 4;
-                Self {
-                    source_port: u16::from_be(header.source_port),
-                    destination_port: u16::from_be(header.destination_port),
-                    flags: header.flags,
-                    has_payload: network.transport_length > header_length,
-                }
-            }
-            UDP => match load::<[u16; 2]>(skb, network.transport) {
-                Some([source, destination]) => Self {
-                    source_port: u16::from_be(source),
-                    destination_port: u16::from_be(destination),
-                    ..Self::default()
-                },
-                None => Self::default(),
-            },
-            _ => Self::default(),
+        let packed = transport_raw(
+            skb,
+            network.transport,
+            network.protocol.into(),
+            network.transport_length,
+        );
+        Self {
+            source_port: (packed >> 48) as u16,
+            destination_port: (packed >> 32) as u16,
+            flags: (packed >> 8) as u8,
+            has_payload: packed & 1 != 0,
         }
     }
 
@@ -176,4 +165,31 @@ impl Transport {
     pub(crate) const fn is_harmless(&self) -> bool {
         !self.is_syn() && !self.has_payload
     }
+}
+
+/// The fields of [`Transport`] in one number. A global BPF function, as in `sender`, so that what follows is verified
+/// once and not once per protocol.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn transport_raw(skb: *mut __sk_buff, offset: u32, protocol: u32, length: u32) -> u64 {
+    if protocol == u32::from(UDP) {
+        return match load::<[u16; 2]>(skb, offset) {
+            Some([source, destination]) => pack(source, destination),
+            None => 0,
+        };
+    }
+    if protocol != u32::from(TCP) {
+        return 0;
+    }
+    let Some(header) = load::<TcpHeader>(skb, offset) else {
+        return 0;
+    };
+    let header_length = u32::from(header.data_offset >> 4) * 4;
+    pack(header.source_port, header.destination_port) | u64::from(header.flags) << 8 | u64::from(length > header_length)
+}
+
+/// Ports in network byte order, packed in host byte order.
+#[inline(always)]
+const fn pack(source: u16, destination: u16) -> u64 {
+    (u16::from_be(source) as u64) << 48 | (u16::from_be(destination) as u64) << 32
 }
