@@ -42,6 +42,7 @@ const OUTSIDE: &str = "outside";
 #[derive(Debug, Default)]
 pub struct Builder {
     tasks: Vec<(String, PathBuf)>,
+    audit_file: Option<String>,
 }
 
 /// A running scene. Its fields are dropped in this order: what runs first, then what it runs in.
@@ -58,6 +59,11 @@ pub struct Scene {
     keeper: Keeper,
 }
 
+/// Starts a part that the `lab` program plays, in a place whose packets come from an address.
+pub trait Start<T>: FnOnce(&Path, &Place, Ipv4Addr) -> Result<T> {}
+
+impl<T, F: FnOnce(&Path, &Place, Ipv4Addr) -> Result<T>> Start<T> for F {}
+
 // === impl Builder ===
 
 impl Builder {
@@ -71,6 +77,13 @@ impl Builder {
     #[must_use]
     pub fn outside_task(self, name: &str) -> Self {
         self.task_in(name, OUTSIDE)
+    }
+
+    /// Sends the audit trail to a file of the scene instead of [`Scene::audit`].
+    #[must_use]
+    pub fn audit_to(mut self, file: &str) -> Self {
+        self.audit_file = Some(file.to_owned());
+        self
     }
 
     fn task_in(mut self, name: &str, parent: &str) -> Self {
@@ -110,7 +123,8 @@ impl Builder {
         {
             cgroup::create(&directory.join(cgroup))?;
         }
-        let configuration = task::configuration(&mount, &Path::new("/").join(&name), &tasks);
+        let audit = self.audit_file.as_deref().unwrap_or("-");
+        let configuration = task::configuration(&mount, &Path::new("/").join(&name), &tasks, audit);
         write_configuration(&keeper, &configuration, &tasks)?;
 
         let outside = |network: &NetNs| Place {
@@ -214,20 +228,45 @@ impl Scene {
 
     /// A container of a task with a network namespace on the bridge.
     pub fn bridge_container(&self, task: &str) -> Result<Actor> {
-        let attachment = self.topology.bridged()?;
-        self.actor(&self.new_container(task)?, &attachment.namespace, attachment.address)
+        self.in_bridge_container(task, Actor::start)
     }
 
     /// A container of a task in the host's network namespace.
     pub fn host_container(&self, task: &str) -> Result<Actor> {
-        self.actor(&self.new_container(task)?, &self.topology.host, BRIDGE_V4)
+        self.in_host_container(task, Actor::start)
+    }
+
+    /// A host service.
+    pub fn host_process(&self) -> Result<Actor> {
+        self.on_host(Actor::start)
+    }
+
+    /// Starts something as a container of a task with a network namespace on the bridge.
+    pub fn in_bridge_container<T>(&self, task: &str, start: impl Start<T>) -> Result<T> {
+        let attachment = self.topology.bridged()?;
+        self.start(
+            &self.new_container(task)?,
+            &attachment.namespace,
+            attachment.address,
+            start,
+        )
+    }
+
+    /// Starts something as a container of a task in the host's network namespace.
+    pub fn in_host_container<T>(&self, task: &str, start: impl Start<T>) -> Result<T> {
+        self.start(&self.new_container(task)?, &self.topology.host, BRIDGE_V4, start)
+    }
+
+    /// Starts something as a host service.
+    pub fn on_host<T>(&self, start: impl Start<T>) -> Result<T> {
+        self.start(&self.directory.join(HOST), &self.topology.host, BRIDGE_V4, start)
     }
 
     /// A container of a task on a link of its own, with an address that others may have too.
     pub fn routed_container(&self, task: &str, address: Ipv4Addr) -> Result<(Actor, Attachment)> {
         let attachment = self.topology.routed(address)?;
         Ok((
-            self.actor(&self.new_container(task)?, &attachment.namespace, address)?,
+            self.start(&self.new_container(task)?, &attachment.namespace, address, Actor::start)?,
             attachment,
         ))
     }
@@ -239,12 +278,7 @@ impl Scene {
 
     /// A container of a task that claims an address in a namespace without any link.
     pub fn impostor(&self, task: &str, address: Ipv4Addr) -> Result<Actor> {
-        self.actor(&self.new_container(task)?, &impostor(address)?, address)
-    }
-
-    /// A host service.
-    pub fn host_process(&self) -> Result<Actor> {
-        self.actor(&self.directory.join(HOST), &self.topology.host, BRIDGE_V4)
+        self.start(&self.new_container(task)?, &impostor(address)?, address, Actor::start)
     }
 
     /// What has reached the metadata service. All that was sent before has arrived when this returns.
@@ -257,13 +291,13 @@ impl Scene {
         self.imds.hits()
     }
 
-    fn actor(&self, cgroup: &Path, network: &NetNs, address: Ipv4Addr) -> Result<Actor> {
+    fn start<T>(&self, cgroup: &Path, network: &NetNs, address: Ipv4Addr, start: impl Start<T>) -> Result<T> {
         let place = Place {
             cgroup: cgroup.to_owned(),
             network: network.path(),
             mounts: None,
         };
-        Actor::start(&self.lab, &place, address)
+        start(&self.lab, &place, address)
     }
 
     /// As container engines do, each container gets a cgroup below its task's.

@@ -1,4 +1,4 @@
-//! The program that plays every part of the lab. People need only `lab demo`.
+//! The program that plays every part of the lab. People need only `lab demo` and `lab bench`.
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Parser;
 use enforcer_tests::{
     actor,
+    bench::{self, Bench},
     demo::{self, Demo},
     enter::{self, Place},
     imds, keeper,
@@ -16,6 +17,8 @@ use enforcer_tests::{
 enum Part {
     /// Show the enforcer at work, in namespaces and cgroups of its own
     Demo(Demo),
+    /// Measure what the enforcer costs on this kernel
+    Bench(Bench),
     /// Hold a scene's namespaces and remove its cgroups at the end
     #[command(hide = true)]
     Keeper { cgroup: PathBuf, programs: PathBuf },
@@ -33,6 +36,12 @@ enum Part {
     /// Be a metadata service
     #[command(hide = true)]
     Imds,
+    /// Do one thing many times on command
+    #[command(hide = true)]
+    Gauge,
+    /// Be a bare HTTP server to compare with
+    #[command(hide = true)]
+    Reference,
 }
 
 fn main() -> ExitCode {
@@ -54,6 +63,9 @@ fn play(part: &Part) -> Result<bool> {
         Part::Enter { place, command_line } => enter::run(place, command_line)?,
         Part::Actor => actor::run()?,
         Part::Imds => imds::run()?,
+        Part::Bench(options) => bench::run(options)?,
+        Part::Gauge => bench::run_gauge()?,
+        Part::Reference => bench::run_reference()?,
     }
     Ok(true)
 }

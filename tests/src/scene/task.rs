@@ -56,14 +56,19 @@ impl Task {
         format!("/v1/credentials?id={}", self.credential_id)
     }
 
+    /// The body that the endpoint answers with, byte for byte.
+    #[must_use]
+    pub fn body(&self) -> String {
+        format!(
+            r#"{{"RoleArn":"{}","AccessKeyId":"{ACCESS_KEY_ID}","SecretAccessKey":"{}","Token":"{}","Expiration":"{EXPIRATION}"}}"#,
+            self.role_arn, self.secret_key, self.session_token
+        )
+    }
+
     /// Whether a response is exactly this task's credentials.
     #[must_use]
     pub fn is_served_by(&self, response: &Response) -> bool {
-        let body = format!(
-            r#"{{"RoleArn":"{}","AccessKeyId":"{ACCESS_KEY_ID}","SecretAccessKey":"{}","Token":"{}","Expiration":"{EXPIRATION}"}}"#,
-            self.role_arn, self.secret_key, self.session_token
-        );
-        response.status == 200 && response.body == body.as_bytes()
+        response.status == 200 && response.body == self.body().as_bytes()
     }
 
     /// What no log and no audit record may contain.
@@ -106,13 +111,16 @@ credentials-file = "{}"
 
 /// The enforcer's configuration file. `mount` is where cgroups are mounted, `scene` the scene's cgroup below it, with a
 /// leading slash.
-pub(super) fn configuration(mount: &Path, scene: &Path, tasks: &[Task]) -> String {
+pub(super) fn configuration(mount: &Path, scene: &Path, tasks: &[Task], audit: &str) -> String {
     let root = mount.join(scene.strip_prefix("/").unwrap_or(scene)).join(super::ROOT);
     let mut text = format!(
         r#"[cgroups]
 root = "{}"
 host = ["{}", "{}"]
 guarded = []
+
+[audit]
+output = "{audit}"
 "#,
         root.display(),
         scene.join(super::HOST).display(),

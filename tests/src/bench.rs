@@ -1,0 +1,75 @@
+//! `lab bench`: what the enforcer costs, measured on the running kernel.
+//!
+//! The machine may be noisy, so everything is compared in pairs within one run: with the hooks and without them, the
+//! enforcer and a bare hyper server. The figures to quote are the medians of the ratios.
+
+use std::io::{self, Write};
+
+use anyhow::{Context, Result};
+
+use crate::scene::Scene;
+
+mod connects;
+mod endpoint;
+mod gauge;
+mod hooks;
+mod reference;
+
+pub use gauge::run as run_gauge;
+pub use reference::run as run_reference;
+
+/// Where the enforcer of a measured scene writes its audit trail: a tmpfs of the scene.
+const AUDIT_FILE: &str = "/var/log/enforcer/audit.jsonl";
+
+/// How thoroughly to measure.
+#[derive(Debug, clap::Args)]
+pub struct Bench {
+    /// Pairs of measurements per comparison
+    #[arg(long, default_value_t = 7)]
+    rounds: u32,
+    /// How long each measurement of the endpoint takes, in seconds
+    #[arg(long, default_value_t = 2)]
+    seconds: u32,
+}
+
+/// Measures everything and prints one table per subject.
+pub fn run(bench: &Bench) -> Result<()> {
+    let scene = Scene::builder()
+        .task("web")
+        .outside_task("free")
+        .audit_to(AUDIT_FILE)
+        .start()?;
+    hooks::measure(&scene)?;
+    connects::measure(&scene, bench.rounds)?;
+    endpoint::measure(&scene, bench.rounds, bench.seconds)
+}
+
+/// Median, smallest and largest of some figures.
+#[derive(Clone, Copy, Debug, Default)]
+struct Spread {
+    median: f64,
+    least: f64,
+    most: f64,
+}
+
+// === impl Spread ===
+
+impl Spread {
+    fn of(mut figures: Vec<f64>) -> Self {
+        figures.sort_by(f64::total_cmp);
+        Self {
+            median: figures.get(figures.len() / 2).copied().unwrap_or_default(),
+            least: figures.first().copied().unwrap_or_default(),
+            most: figures.last().copied().unwrap_or_default(),
+        }
+    }
+
+    fn text(self, decimals: usize) -> String {
+        let Self { median, least, most } = self;
+        format!("{median:.decimals$} ({least:.decimals$} to {most:.decimals$})")
+    }
+}
+
+fn say(line: &str) -> Result<()> {
+    writeln!(io::stdout(), "{line}").context("cannot write to standard output")
+}
