@@ -168,7 +168,7 @@ pub enum BpfError {
 pub struct Bpf {
     ebpf: Ebpf,
     /// Hands identities to our own accepted sockets; dies with the process, because nobody would read them.
-    own_link: Option<FdLink>,
+    _own_link: FdLink,
     /// Held while the process lives: two enforcers must not share pins.
     _lock: File,
 }
@@ -176,8 +176,9 @@ pub struct Bpf {
 // === impl Bpf ===
 
 impl Bpf {
-    /// Loads the object, or adopts the maps an earlier enforcer left, and fills settings and address table. What was
-    /// attached before stays so; nothing else is attached until [`Bpf::attach`].
+    /// Loads the object, or adopts the maps an earlier enforcer left, fills settings and address table, and attaches the
+    /// hook on the enforcer's own cgroup: from here on, what it accepts has an identity. What guards others is attached
+    /// by [`Bpf::attach`]; what an earlier enforcer left attached goes on meanwhile.
     pub fn load(config: &Config) -> Result<Self, BpfError> {
         create_pin_dirs(&config.pin_dir)?;
         let lock = lock(&config.pin_dir)?;
@@ -185,18 +186,18 @@ impl Bpf {
         maps::write_settings(&mut ebpf, &settings(config)?)?;
         maps::write_addresses(&mut ebpf, &config.addresses)?;
         load::load_programs(&mut ebpf)?;
+        let own_link = attach::attach_own(&mut ebpf, config)?;
         Ok(Self {
             ebpf,
-            own_link: None,
+            _own_link: own_link,
             _lock: lock,
         })
     }
 
-    /// Attaches and pins every cgroup hook, or swaps the programs inside the links an earlier enforcer left. Classes
-    /// belong into their map ([`Bpf::take_classes`]) before, so that no host service is refused meanwhile.
+    /// Attaches and pins every hook of the cgroup root, or swaps the programs inside the links an earlier enforcer left.
+    /// Classes belong into their map ([`Bpf::take_classes`]) before, so that no host service is refused meanwhile.
     pub fn attach(&mut self, config: &Config) -> Result<(), BpfError> {
-        self.own_link = Some(attach::attach(&mut self.ebpf, config)?);
-        Ok(())
+        attach::attach_root(&mut self.ebpf, config)
     }
 
     /// The ring buffer's reader; there is one, so the second call fails.

@@ -44,10 +44,13 @@ enum At {
     Interface,
 }
 
+/// Hands identities to accepted sockets.
+const OWN: (&str, Kind) = ("sock_ops_own", Kind::SockOps);
+
 /// Every hook, in the order of attachment: whoever hands identities on comes before who sends connections here. All of
 /// them are required, and load on Linux 6.1 and newer.
 const HOOKS: [(&str, Kind, At); 9] = [
-    ("sock_ops_own", Kind::SockOps, At::Own),
+    (OWN.0, OWN.1, At::Own),
     ("sock_ops", Kind::SockOps, At::Root),
     ("egress", Kind::SkbEgress, At::Root),
     ("connect4", Kind::SockAddr, At::Root),
@@ -63,23 +66,26 @@ pub(super) fn hooks() -> impl Iterator<Item = (&'static str, Kind)> {
     HOOKS.into_iter().map(|(hook, kind, _)| (hook, kind))
 }
 
-/// Attaches the hooks of both cgroups, and gives the link of the enforcer's own.
-pub(super) fn attach(ebpf: &mut Ebpf, config: &Config) -> Result<FdLink, BpfError> {
+/// Attaches and pins the hooks of the cgroup root, and drops those of an earlier one.
+pub(super) fn attach_root(ebpf: &mut Ebpf, config: &Config) -> Result<(), BpfError> {
     let root = open(&config.cgroup_root)?;
-    let own = open(&config.own_cgroup)?;
     let links = config.pin_dir.join("links");
     let directory = link_directory(&links, &config.cgroup_root, &root)?;
-    let mut own_link = None;
     for (hook, kind, at) in HOOKS {
-        let program = ebpf.program_mut(hook).ok_or(BpfError::Missing { what: hook })?;
-        match at {
-            At::Root => attach_pinned(program, (hook, kind), &root, &directory.join(hook))?,
-            At::Own => own_link = Some(create_link(program, (hook, kind), &own)?),
-            At::Interface => {}
+        if matches!(at, At::Root) {
+            let program = ebpf.program_mut(hook).ok_or(BpfError::Missing { what: hook })?;
+            attach_pinned(program, (hook, kind), &root, &directory.join(hook))?;
         }
     }
-    remove_other_links(&links, &directory)?;
-    own_link.ok_or(BpfError::Missing { what: "sock_ops_own" })
+    remove_other_links(&links, &directory)
+}
+
+/// Attaches the hook of the enforcer's own cgroup.
+pub(super) fn attach_own(ebpf: &mut Ebpf, config: &Config) -> Result<FdLink, BpfError> {
+    let own = open(&config.own_cgroup)?;
+    let (hook, _) = OWN;
+    let program = ebpf.program_mut(hook).ok_or(BpfError::Missing { what: hook })?;
+    create_link(program, OWN, &own)
 }
 
 fn open(cgroup: &Path) -> Result<File, BpfError> {
