@@ -19,7 +19,7 @@ pub use gauge::run as run_gauge;
 pub use reference::run as run_reference;
 
 /// Where the enforcer of a measured scene writes its audit trail: a tmpfs of the scene.
-const AUDIT_FILE: &str = "/var/log/enforcer/audit.jsonl";
+const AUDIT_FILE: &str = "/var/log/audit.jsonl";
 
 /// How thoroughly to measure.
 #[derive(Debug, clap::Args)]
@@ -34,12 +34,12 @@ pub struct Bench {
 
 /// Measures everything and prints one table per subject.
 pub fn run(bench: &Bench) -> Result<()> {
-    let scene = Scene::builder()
+    let mut scene = Scene::builder()
         .task("web")
         .outside_task("free")
         .audit_to(AUDIT_FILE)
         .start()?;
-    hooks::measure(&scene)?;
+    hooks::measure(&mut scene)?;
     connects::measure(&scene, bench.rounds)?;
     endpoint::measure(&scene, bench.rounds, bench.seconds)
 }

@@ -154,6 +154,12 @@ impl Enforcer {
         &self.feed
     }
 
+    /// Its process ID.
+    pub fn pid(&self) -> Result<u32> {
+        let process = self.process.as_ref().context("the enforcer is not running")?;
+        Ok(process.id())
+    }
+
     /// Everything it has logged since the scene began.
     #[must_use]
     pub fn log(&self) -> String {
@@ -182,8 +188,7 @@ impl Enforcer {
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
-        let process = self.process.as_ref().context("the enforcer is not running")?;
-        let pid = Pid::from_raw(process.id().cast_signed());
+        let pid = Pid::from_raw(self.pid()?.cast_signed());
         kill(pid, signal).with_context(|| format!("cannot send {signal} to the enforcer"))
     }
 }

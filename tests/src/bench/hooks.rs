@@ -1,6 +1,10 @@
 //! Run time per hook, from the kernel's own statistics (which cost some 10 to 20 ns per run themselves).
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::SocketAddr,
+};
 
 use anyhow::{Context, Result};
 use aya::{
@@ -35,17 +39,18 @@ const HOOKS: [(&str, Option<u32>); 9] = [
 /// Runs and nanoseconds of each hook so far.
 type Totals = BTreeMap<String, (u64, u64)>;
 
-pub(super) fn measure(scene: &Scene) -> Result<()> {
+pub(super) fn measure(scene: &mut Scene) -> Result<()> {
+    let enforcer = scene.enforcer().pid()?;
     let _statistics = enable_stats(Stats::RunTime).context("cannot switch on the kernel's BPF statistics")?;
     let mut container = scene.in_bridge_container("web", Gauge::start)?;
-    let before = totals()?;
+    let before = totals(enforcer)?;
     for to in [UNRELATED_V4, UNRELATED_V6] {
         let to: SocketAddr = to.parse()?;
         for action in [Action::ConnectUdp, Action::SendUdp, Action::ConnectTcp] {
             container.repeat(action, to, TIMES)?;
         }
     }
-    let after = totals()?;
+    let after = totals(enforcer)?;
     say("Run time per hook on unrelated traffic of a bridge container (the statistics' own cost included)")?;
     say(&format!("  {:<14} {:>9} {:>8}  {}", "hook", "runs", "ns/run", "target"))?;
     for (hook, target) in HOOKS {
@@ -61,14 +66,31 @@ pub(super) fn measure(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-fn totals() -> Result<Totals> {
+/// Sums over the enforcer's own programs only: another enforcer on this kernel has hooks of the same names.
+fn totals(enforcer: u32) -> Result<Totals> {
+    let own = program_ids(enforcer)?;
     let mut totals = Totals::new();
     for program in loaded_programs() {
         let program = program.context("cannot list BPF programs")?;
+        if !own.contains(&program.id()) {
+            continue;
+        }
         let Some(name) = program.name_as_str() else { continue };
         let total: &mut (u64, u64) = totals.entry(name.to_owned()).or_default();
         total.0 += program.run_count();
         total.1 += u64::try_from(program.run_time().as_nanos())?;
     }
     Ok(totals)
+}
+
+/// The BPF programs a process holds descriptors of.
+fn program_ids(pid: u32) -> Result<BTreeSet<u32>> {
+    let directory = format!("/proc/{pid}/fdinfo");
+    let mut ids = BTreeSet::new();
+    for entry in fs::read_dir(&directory).with_context(|| format!("cannot list {directory}"))? {
+        let text = fs::read_to_string(entry?.path()).unwrap_or_default();
+        let id = text.lines().find_map(|line| line.strip_prefix("prog_id:"));
+        ids.extend(id.and_then(|id| id.trim().parse::<u32>().ok()));
+    }
+    Ok(ids)
 }
