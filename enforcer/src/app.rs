@@ -1,7 +1,7 @@
 //! The wiring: builds every component, spawns what runs, waits, stops. The one file that knows them all.
 //!
 //! Stopping has an order: stop accepting and finish requests until the deadline, then read the last kernel events, then
-//! flush the audit trail. What is pinned stays, so enforcement goes on.
+//! cut off what is left, then flush the audit trail. What is pinned stays, so enforcement goes on.
 
 mod kernel;
 
@@ -33,6 +33,9 @@ use crate::{
 
 /// How long the last kernel events may take to be read.
 const FEED_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How long tasks may take to be gone once they are cut off; they only have to be dropped.
+const CUT_OFF_DEADLINE: Duration = Duration::from_secs(1);
 
 /// How long the audit output may take for what is left.
 const AUDIT_DEADLINE: Duration = Duration::from_secs(5);
@@ -95,6 +98,7 @@ pub async fn run(config: &Config) -> Result<(), AppError> {
         () = running.stop(config.endpoint.drain) => {}
         signal = signals.next() => warn!(signal, "not waiting for requests any more"),
     }
+    running.cut_off().await;
     let audit::Totals {
         emitted,
         delivered,
@@ -157,15 +161,25 @@ impl Running {
         })
     }
 
-    /// Stops in order. What is still under way after that is dropped with the supervisor.
-    async fn stop(self, deadline: Duration) {
+    /// Stops in order.
+    async fn stop(&self, deadline: Duration) {
         if let Err(StillBusy) = self.serving.drain(deadline).await {
             warn!(?deadline, "requests still under way are cut off");
         }
         if let Err(StillBusy) = self.feeding.drain(FEED_DEADLINE).await {
             warn!("kernel events are left in the ring buffer; the next start reads them");
         }
+    }
+
+    /// Drops what is still under way, and waits until it is gone: a request is recorded when it is dropped, and dropping
+    /// the supervisor only asks for that.
+    async fn cut_off(self) {
         drop(self.supervisor);
+        for watched in [self.serving, self.feeding] {
+            if let Err(StillBusy) = watched.drain(CUT_OFF_DEADLINE).await {
+                warn!("tasks that were cut off are still there; what they did is not recorded");
+            }
+        }
     }
 }
 

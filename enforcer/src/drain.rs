@@ -30,8 +30,8 @@ pub fn channel() -> (Trigger, Watcher) {
 // === impl Trigger ===
 
 impl Trigger {
-    /// Signals every watcher and waits until all are dropped, at most for `deadline`.
-    pub async fn drain(self, deadline: Duration) -> Result<(), StillBusy> {
+    /// Signals every watcher and waits until all are dropped, at most for `deadline`. May be asked again.
+    pub async fn drain(&self, deadline: Duration) -> Result<(), StillBusy> {
         self.0.send_replace(true);
         timeout(deadline, self.0.closed()).await.map_err(|_elapsed| StillBusy)
     }
@@ -70,5 +70,6 @@ mod tests {
         let (trigger, watcher) = channel();
         assert_eq!(trigger.drain(Duration::from_secs(1)).await, Err(StillBusy));
         drop(watcher);
+        assert_eq!(trigger.drain(Duration::ZERO).await, Ok(()));
     }
 }

@@ -1,6 +1,13 @@
 //! The endpoint over real sockets, with a kernel that says what the test wants.
 
-use std::{fs, net::SocketAddr, os::fd::BorrowedFd, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    os::fd::BorrowedFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use enforcer_common::{
     handshake::{Handshake, state},
@@ -8,7 +15,7 @@ use enforcer_common::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     task::JoinSet,
 };
 
@@ -18,7 +25,7 @@ use crate::{
     audit::{Audit, Totals},
     bpf::BpfError,
     config::{self, AuditOutput, Role},
-    drain::{self, Trigger},
+    drain::{self, StillBusy, Trigger},
     host::cgroupfs::CgroupError,
     policy::{CredentialId, Ownership},
     upstream::Upstream,
@@ -60,7 +67,7 @@ impl CgroupPaths for Tree {
 struct Served {
     address: SocketAddr,
     trigger: Trigger,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
     audit: Audit,
     directory: tempfile::TempDir,
 }
@@ -82,21 +89,38 @@ async fn serve_task(cgroup: u64) -> Served {
     Served::start(Some(announced(cgroup, cgroup, state::CONFIRMED))).await
 }
 
+/// Writes a file with credentials for each task.
+fn roles(directory: &Path) -> Vec<Role> {
+    let role = |task| {
+        let file = directory.join(task);
+        let text = format!(
+            r#"{{"Version":1,"AccessKeyId":"KEY-{task}","SecretAccessKey":"SECRET-{task}","SessionToken":"TOKEN-{task}","Expiration":"2130-01-02T03:04:05Z"}}"#
+        );
+        fs::write(&file, text).unwrap();
+        Role {
+            task: TaskName::new(task),
+            arn: format!("arn:{task}"),
+            credentials_file: file,
+        }
+    };
+    ["web", "batch"].map(role).into()
+}
+
 impl Served {
     async fn start(handshake: Option<Handshake>) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let roles = ["web", "batch"].map(|task| {
-            let file = directory.path().join(task);
-            let text = format!(
-                r#"{{"Version":1,"AccessKeyId":"KEY-{task}","SecretAccessKey":"SECRET-{task}","SessionToken":"TOKEN-{task}","Expiration":"2130-01-02T03:04:05Z"}}"#
-            );
-            fs::write(&file, text).unwrap();
-            Role {
-                task: TaskName::new(task),
-                arn: format!("arn:{task}"),
-                credentials_file: file,
-            }
-        });
+        let upstream = config::Upstream::Embedded(roles(directory.path()));
+        Self::build(handshake, upstream, directory).await
+    }
+
+    /// Serves task web, and asks an agent for its credentials.
+    async fn start_before(agent: &TcpListener) -> Self {
+        let upstream = config::Upstream::EcsAgent(agent.local_addr().unwrap());
+        let handshake = announced(WEB, WEB, state::CONFIRMED);
+        Self::build(Some(handshake), upstream, tempfile::tempdir().unwrap()).await
+    }
+
+    async fn build(handshake: Option<Handshake>, upstream: config::Upstream, directory: tempfile::TempDir) -> Self {
         let audit = Audit::start(&config::Audit {
             output: AuditOutput::File(directory.path().join("audit")),
             key_file: directory.path().join("key"),
@@ -109,8 +133,7 @@ impl Served {
             .into_iter()
             .collect();
         let gate = Gate::new(Announced(handshake), Arc::new(attributor), ownership);
-        let upstream = Upstream::build(&config::Upstream::Embedded(roles.into()));
-        let endpoint = Arc::new(Endpoint::new(gate, upstream, audit.recorder()));
+        let endpoint = Arc::new(Endpoint::new(gate, Upstream::build(&upstream), audit.recorder()));
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.address();
         let (trigger, watcher) = drain::channel();
@@ -119,7 +142,7 @@ impl Served {
         Self {
             address,
             trigger,
-            _tasks: tasks,
+            tasks,
             audit,
             directory,
         }
@@ -368,6 +391,30 @@ async fn an_idle_connection_does_not_hold_up_the_end() {
     drop(served.stop().await);
     assert!(idle.read_to_end(&mut Vec::new()).await.is_ok());
     assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn requests_that_are_cut_off_are_recorded() {
+    let agent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut served = Served::start_before(&agent).await;
+    let mut clients = Vec::new();
+    let mut asked = Vec::new();
+    for _ in 0..20 {
+        let mut client = TcpStream::connect(served.address).await.unwrap();
+        client
+            .write_all(b"GET /v2/credentials/id-of-web HTTP/1.1\r\nHost: x\r\n\r\n")
+            .await
+            .unwrap();
+        clients.push(client);
+        // The agent never answers, so each request has a connection of its own.
+        asked.push(agent.accept().await.unwrap());
+    }
+    assert_eq!(served.trigger.drain(Duration::ZERO).await, Err(StillBusy));
+    served.tasks = JoinSet::new();
+    let trail = served.stop().await;
+    assert_eq!(trail.lines().count(), 20, "{trail}");
+    assert_eq!(trail.matches(r#""reason":"owner""#).count(), 20);
+    assert_eq!(trail.matches(r#""status":null"#).count(), 20);
 }
 
 #[tokio::test]
