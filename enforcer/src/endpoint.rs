@@ -1,7 +1,7 @@
 //! The credential endpoint: from an accepted connection to an answer.
 //!
 //! ```text
-//! listener ─> authorize::Gate ─ who is it? ─> Sender, once per connection
+//! listener ─> authorize::Gate ─ who is it? ─> Sender, once per connection ─> limits: has it too many?
 //!    └─ each request: parse ─> Gate::decide ─ Permit ─> upstream ─> respond
 //!                                   └─ Denial ────────────────────> respond
 //!                     every one of them ──> audit
@@ -11,6 +11,7 @@
 //! would tell about an ID that does not exist; why it was refused is in the audit trail only.
 
 mod authorize;
+mod limits;
 mod listener;
 mod parse;
 mod respond;
@@ -20,6 +21,7 @@ use tracing::warn;
 
 use self::{
     authorize::Sender,
+    limits::{Limits, Place},
     parse::Parsed,
     respond::{Response, Unknown},
 };
@@ -39,6 +41,7 @@ pub struct Endpoint {
     gate: Gate,
     upstream: Upstream,
     recorder: Recorder,
+    limits: Limits,
 }
 
 /// A decision that is recorded when this is dropped, so that a caller that hangs up is recorded too.
@@ -55,12 +58,28 @@ struct Pending<'a> {
 impl Endpoint {
     /// An endpoint that asks `gate` who may have what, and `upstream` for it.
     #[must_use]
-    pub const fn new(gate: Gate, upstream: Upstream, recorder: Recorder) -> Self {
+    pub fn new(gate: Gate, upstream: Upstream, recorder: Recorder) -> Self {
         Self {
             gate,
             upstream,
             recorder,
+            limits: Limits::default(),
         }
+    }
+
+    /// A place for a connection of this sender; none if it has too many, and that is recorded.
+    fn admit(&self, sender: &Sender) -> Option<Place<'_>> {
+        let place = self.limits.admit(sender.task());
+        if place.is_none() {
+            drop(Pending {
+                recorder: &self.recorder,
+                sender,
+                verdict: Verdict::Deny(DenialReason::TooManyConnections),
+                request: audit::Request::default(),
+                credential: None,
+            });
+        }
+        place
     }
 
     /// Answers one request. A body is not looked at.

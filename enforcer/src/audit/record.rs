@@ -47,8 +47,8 @@ pub struct Endpoint {
     pub request: Request,
 }
 
-/// What of a request may be recorded.
-#[derive(Clone, Debug, Serialize)]
+/// What of a request may be recorded. Nothing, if it was the connection that was refused.
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Request {
     /// The method, if it is a standard one: others may hold anything.
     pub method: Option<&'static str>,

@@ -10,7 +10,7 @@ use enforcer_common::{handshake::Handshake, identity::Identity};
 use tracing::error;
 
 use crate::{
-    attribution::{Attributed, Attributor, Located},
+    attribution::{Attributed, Attributor, Located, TaskName},
     bpf::{Accepted, BpfError},
     policy::{AccessRequest, Decision, Ownership},
 };
@@ -80,5 +80,21 @@ impl Gate {
     /// Decides one request.
     pub(super) fn decide(&self, sender: &Sender, request: &AccessRequest) -> Decision {
         self.ownership.decide(&sender.attributed, request)
+    }
+}
+
+// === impl Sender ===
+
+impl Sender {
+    /// The task it is, if it is one.
+    pub(super) const fn task(&self) -> Option<&TaskName> {
+        match &self.attributed {
+            Attributed::Task(task) => Some(task),
+            Attributed::UnknownSender
+            | Attributed::AmbiguousSender
+            | Attributed::SenderGone
+            | Attributed::SocketFromElsewhere
+            | Attributed::NoTask => None,
+        }
     }
 }

@@ -24,7 +24,7 @@ use tracing::{debug, warn};
 use super::Endpoint;
 use crate::drain::Watcher;
 
-/// Connections served at once; further ones wait in the kernel's backlog.
+/// Connections of all senders served at once; further ones wait in the kernel's backlog.
 const MAX_CONNECTIONS: usize = 4096;
 
 /// How long a request's head may take, and how long a connection may be idle (the agent's value).
@@ -45,8 +45,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// A port of the endpoint, bound and listening.
 #[derive(Debug)]
 pub struct Listener {
-    listener: TcpListener,
-    address: SocketAddr,
+    pub(super) listener: TcpListener,
 }
 
 /// A port of the endpoint is not to be had.
@@ -68,14 +67,7 @@ impl Listener {
     pub async fn bind(address: SocketAddrV4) -> Result<Self, ListenError> {
         let failed = |source| ListenError { address, source };
         let listener = TcpListener::bind(SocketAddr::V4(address)).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, address })
-    }
-
-    /// Where it listens.
-    #[must_use]
-    pub const fn address(&self) -> SocketAddr {
-        self.address
+        Ok(Self { listener })
     }
 
     /// Serves connections until the drain, then lets those that are open finish their request.
@@ -122,6 +114,9 @@ async fn serve(stream: TcpStream, endpoint: Arc<Endpoint>, mut drain: Watcher, s
         return;
     }
     let sender = endpoint.gate.sender(&stream);
+    let Some(_place) = endpoint.admit(&sender) else {
+        return;
+    };
     let (endpoint, sender) = (&*endpoint, &sender);
     let service = service_fn(|request: Request<Incoming>| async move {
         let (head, _body) = request.into_parts();
@@ -145,6 +140,8 @@ fn server() -> http1::Builder {
     let mut server = http1::Builder::new();
     server
         .timer(TokioTimer::new())
+        // A client that has said all it has to say still waits for the answer.
+        .half_close(true)
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD_BYTES)
         .max_headers(MAX_HEADERS);

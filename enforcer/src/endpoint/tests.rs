@@ -135,7 +135,7 @@ impl Served {
         let gate = Gate::new(Announced(handshake), Arc::new(attributor), ownership);
         let endpoint = Arc::new(Endpoint::new(gate, Upstream::build(&upstream), audit.recorder()));
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-        let address = listener.address();
+        let address = listener.listener.local_addr().unwrap();
         let (trigger, watcher) = drain::channel();
         let mut tasks = JoinSet::new();
         tasks.spawn(listener.run(endpoint, watcher));
@@ -391,6 +391,48 @@ async fn an_idle_connection_does_not_hold_up_the_end() {
     drop(served.stop().await);
     assert!(idle.read_to_end(&mut Vec::new()).await.is_ok());
     assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn connections_beyond_a_senders_share_are_closed_and_recorded() {
+    const SHARE: usize = 64;
+    let served = serve_task(STRANGER).await;
+    let mut held = Vec::new();
+    for _ in 0..SHARE {
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        // An answer tells that the connection has its place.
+        let mut first = [0; 12];
+        stream.read_exact(&mut first).await.unwrap();
+        assert_eq!(&first, b"HTTP/1.1 404");
+        held.push(stream);
+    }
+    assert_eq!(served.send(b"").await, "");
+    drop(held);
+    let reasons = served.reasons().await;
+    assert_eq!(reasons.len(), SHARE + 1);
+    assert_eq!(reasons.last().unwrap(), "too_many_connections");
+}
+
+#[tokio::test]
+async fn a_client_that_has_said_everything_still_gets_its_answer() {
+    let agent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let served = Served::start_before(&agent).await;
+    let mut client = TcpStream::connect(served.address).await.unwrap();
+    client
+        .write_all(b"GET /v2/credentials/id-of-web HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await
+        .unwrap();
+    client.shutdown().await.unwrap();
+    let (mut asked, _) = agent.accept().await.unwrap();
+    asked.read_exact(&mut [0; 64]).await.unwrap();
+    asked
+        .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("{}"), "{answer}");
 }
 
 #[tokio::test]

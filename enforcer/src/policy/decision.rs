@@ -38,11 +38,13 @@ pub enum DenialReason {
     NotOwner,
     /// Nobody has this ID.
     UnknownId,
-    /// A credential path that cannot be granted: no ID, or a method other than GET and HEAD, or not HTTP as it should
-    /// be.
+    /// A request that cannot be granted: no ID, a method other than GET and HEAD, or a path that does not decode. What
+    /// is not even HTTP is no request, and has no record.
     Malformed,
     /// Not a path of the credential endpoint.
     NotCredentials,
+    /// The connection was closed without reading from it, because its sender has its share of connections.
+    TooManyConnections,
 }
 
 // === impl Permit ===
@@ -84,6 +86,7 @@ impl DenialReason {
             Self::UnknownId => "unknown_id",
             Self::Malformed => "malformed",
             Self::NotCredentials => "not_credentials",
+            Self::TooManyConnections => "too_many_connections",
         }
     }
 }
