@@ -4,6 +4,7 @@
 //! then flags ([`load`]).
 
 pub mod load;
+mod overlay;
 mod raw;
 mod validate;
 

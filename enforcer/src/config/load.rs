@@ -1,14 +1,14 @@
 //! Loading: file, then environment, then flags; the later one wins. Nobody else reads the environment.
 
 use std::{
-    ffi::OsString,
     io,
     path::{Path, PathBuf},
-    str::FromStr,
 };
 
+pub use super::overlay::Variables;
 use super::{
     Config, DEFAULT_FILE, UpstreamMode,
+    overlay::overlay,
     raw::Raw,
     validate::{self, InvalidConfig},
 };
@@ -59,29 +59,47 @@ pub enum ConfigError {
         /// What is wrong.
         problem: String,
     },
+    /// An environment variable nobody knows, probably misspelled.
+    #[error("environment variable {variable}: there is no such setting; did you mean {nearest}?")]
+    UnknownVariable {
+        /// Its name.
+        variable: String,
+        /// The known one that is most like it.
+        nearest: &'static str,
+    },
     /// The values do not make sense, each by itself or together.
     #[error(transparent)]
     Invalid(#[from] InvalidConfig),
 }
 
-/// Reads the value of an environment variable.
-pub type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+/// Tells the environment variables that are meant for the enforcer.
+pub type Environment<'a> = &'a dyn Fn() -> Variables;
+
+/// Sets the filter of log messages.
+const LOG_VARIABLE: &str = "ENFORCER_LOG";
+
+/// What the variables of tests begin with; they are none of the enforcer's business, but it inherits them.
+const OF_TESTS: [&str; 2] = ["ENFORCER_TEST_", "ENFORCER_LAB_"];
 
 /// The process's own environment.
 #[must_use]
-pub fn environment(variable: &str) -> Option<OsString> {
+pub fn environment() -> Variables {
     #[expect(
         clippy::disallowed_methods,
         reason = "this file is the one reader of the environment"
     )]
-    std::env::var_os(variable)
+    let variables = std::env::vars_os();
+    let named = variables.map(|(name, value)| (name.to_string_lossy().into_owned(), value));
+    named
+        .filter(|(name, _)| name.starts_with("ENFORCER_") && !OF_TESTS.iter().any(|prefix| name.starts_with(prefix)))
+        .collect()
 }
 
 /// The filter of log messages: `ENFORCER_LOG`, by default `info`.
 #[must_use]
 pub fn log_filter(environment: Environment<'_>) -> String {
-    let filter = environment("ENFORCER_LOG").map(|filter| filter.to_string_lossy().into_owned());
-    filter.unwrap_or_else(|| "info".to_owned())
+    let filter = environment().remove(LOG_VARIABLE);
+    filter.map_or_else(|| "info".to_owned(), |filter| filter.to_string_lossy().into_owned())
 }
 
 /// Loads and validates the configuration.
@@ -91,7 +109,9 @@ pub fn load(flags: &Flags, environment: Environment<'_>) -> Result<Config, Confi
         None if Path::new(DEFAULT_FILE).exists() => from_file(Path::new(DEFAULT_FILE))?,
         None => Raw::default(),
     };
-    overlay_environment(&mut raw, environment)?;
+    let mut variables = environment();
+    variables.remove(LOG_VARIABLE);
+    overlay(&mut raw, variables)?;
     overlay_flags(&mut raw, flags);
     Ok(validate::validate(raw)?)
 }
@@ -107,51 +127,6 @@ fn from_file(file: &Path) -> Result<Raw, ConfigError> {
         line: error.span().map_or(1, |span| line_of(&text, span.start)),
         problem: with_nearest_key(error.message()),
     })
-}
-
-fn overlay_environment(raw: &mut Raw, environment: Environment<'_>) -> Result<(), ConfigError> {
-    let Raw {
-        cgroups,
-        endpoint,
-        metadata: _,
-        bpf,
-        audit,
-        tasks: _,
-    } = raw;
-    set(&mut cgroups.root, "ENFORCER_CGROUPS_ROOT", environment)?;
-    set(&mut endpoint.address, "ENFORCER_ENDPOINT_ADDRESS", environment)?;
-    set(&mut endpoint.port, "ENFORCER_ENDPOINT_PORT", environment)?;
-    set(&mut endpoint.steer_port, "ENFORCER_ENDPOINT_STEER_PORT", environment)?;
-    set(
-        &mut endpoint.packet_steer_port,
-        "ENFORCER_ENDPOINT_PACKET_STEER_PORT",
-        environment,
-    )?;
-    set(&mut endpoint.upstream, "ENFORCER_ENDPOINT_UPSTREAM", environment)?;
-    set(&mut endpoint.agent, "ENFORCER_ENDPOINT_AGENT", environment)?;
-    set(
-        &mut endpoint.drain_seconds,
-        "ENFORCER_ENDPOINT_DRAIN_SECONDS",
-        environment,
-    )?;
-    set(&mut bpf.pin_dir, "ENFORCER_BPF_PIN_DIR", environment)?;
-    set(&mut audit.output, "ENFORCER_AUDIT_OUTPUT", environment)?;
-    set(&mut audit.key_file, "ENFORCER_AUDIT_KEY_FILE", environment)
-}
-
-fn set<T>(value: &mut Option<T>, variable: &'static str, environment: Environment<'_>) -> Result<(), ConfigError>
-where
-    T: FromStr<Err: std::fmt::Display>,
-{
-    let failed = |problem| ConfigError::Environment { variable, problem };
-    if let Some(text) = environment(variable) {
-        let text = text.to_str().ok_or_else(|| failed("not valid UTF-8".to_owned()))?;
-        *value = Some(
-            text.parse()
-                .map_err(|error: T::Err| failed(format!("{text:?}: {error}")))?,
-        );
-    }
-    Ok(())
 }
 
 fn overlay_flags(raw: &mut Raw, flags: &Flags) {
@@ -173,12 +148,30 @@ fn line_of(text: &str, offset: usize) -> usize {
 }
 
 /// Adds the nearest known key to serde's message about an unknown one, which lists the known ones in backquotes.
+///
+/// An unknown key may be a credential ID in the wrong place, so one that does not look like a key is not quoted.
 fn with_nearest_key(message: &str) -> String {
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    let unknown = message.starts_with("unknown field").then(|| quoted.next()).flatten();
-    let nearest = unknown.and_then(|unknown| quoted.min_by_key(|known| strsim::damerau_levenshtein(unknown, known)));
-    match (unknown, nearest) {
-        (Some(unknown), Some(nearest)) => format!("unknown key `{unknown}`; did you mean `{nearest}`?"),
-        (_, _) => message.to_owned(),
+    if !message.starts_with("unknown field") {
+        return message.to_owned();
     }
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let unknown = quoted.next().unwrap_or_default();
+    let known: Vec<_> = quoted.collect();
+    if !looks_like_a_key(unknown) {
+        return format!("unknown key; known here: {}", known.join(", "));
+    }
+    match nearest(unknown, known) {
+        Some(nearest) => format!("unknown key `{unknown}`; did you mean `{nearest}`?"),
+        None => format!("unknown key `{unknown}`"),
+    }
+}
+
+fn looks_like_a_key(text: &str) -> bool {
+    (1..=32).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'-'))
+}
+
+/// The known name that is most like an unknown one.
+pub(super) fn nearest<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let distance = |known: &&str| strsim::damerau_levenshtein(unknown, known);
+    known.into_iter().min_by_key(distance)
 }

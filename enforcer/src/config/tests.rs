@@ -1,10 +1,10 @@
 //! What a configuration means, and what is said about a wrong one.
 
-use std::{collections::HashMap, ffi::OsString, fs, path::PathBuf};
+use std::{ffi::OsString, fs, path::PathBuf};
 
 use super::{
     AuditOutput, Config, Upstream, UpstreamMode,
-    load::{ConfigError, Flags, load},
+    load::{ConfigError, Flags, Variables, load},
 };
 
 const SECRET: &str = "d8f91d60-f0c6-4160-b32b-3f61089b625a";
@@ -22,12 +22,15 @@ fn load_with(text: &str, environment: &[(&str, &str)], flags: Flags) -> Result<C
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("enforcer.toml");
     fs::write(&file, text).unwrap();
-    let environment: HashMap<_, _> = environment.iter().copied().collect();
+    let variables = environment
+        .iter()
+        .map(|(variable, value)| ((*variable).to_owned(), OsString::from(value)));
+    let variables: Variables = variables.collect();
     let flags = Flags {
         config: Some(file),
         ..flags
     };
-    load(&flags, &|variable| environment.get(variable).map(OsString::from))
+    load(&flags, &|| variables.clone())
 }
 
 fn valid(text: &str) -> Config {
@@ -98,8 +101,6 @@ fn a_task_is_guarded_wherever_its_cgroup_is() {
     let config = valid(TASK);
     assert_eq!(config.tasks[0].cgroups, [PathBuf::from("/ecs/web")]);
     assert!(config.cgroups.guarded.contains(&PathBuf::from("/ecs/web")));
-    let starred = valid(&TASK.replace("/ecs/web/", "/ecs/*"));
-    assert!(starred.cgroups.guarded.contains(&PathBuf::from("/ecs/[*]")));
 }
 
 #[test]
@@ -123,6 +124,32 @@ fn an_unknown_key_is_named_with_file_line_and_the_nearest_known_one() {
 }
 
 #[test]
+fn an_unknown_variable_is_named_with_the_nearest_known_one() {
+    let error = load_with("", &[("ENFORCER_ENDPOINT_PROT", "1")], Flags::default()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "environment variable ENFORCER_ENDPOINT_PROT: there is no such setting; did you mean ENFORCER_ENDPOINT_PORT?"
+    );
+    assert!(load_with("", &[("ENFORCER_LOG", "debug")], Flags::default()).is_ok());
+}
+
+#[test]
+fn lists_in_the_environment_are_separated_by_commas() {
+    let environment = [
+        ("ENFORCER_CGROUPS_HOST", "/a, /b/*"),
+        ("ENFORCER_CGROUPS_GUARDED", "/c"),
+        ("ENFORCER_METADATA_ADDRESSES", "169.254.169.254,fd00::1"),
+    ];
+    let config = load_with("[cgroups]\nhost = [\"/z\"]", &environment, Flags::default()).unwrap();
+    assert_eq!(config.cgroups.host, [PathBuf::from("/a"), PathBuf::from("/b/*")]);
+    assert_eq!(config.cgroups.guarded, [PathBuf::from("/c")]);
+    assert_eq!(config.metadata.len(), 2);
+    for empty in ["", "169.254.169.254,"] {
+        assert!(load_with("", &[("ENFORCER_METADATA_ADDRESSES", empty)], Flags::default()).is_err());
+    }
+}
+
+#[test]
 fn a_wrong_value_is_named_with_file_and_line() {
     assert!(error_of("[endpoint]\nport = 99999").starts_with("enforcer.toml, line 2: invalid value"));
     assert!(error_of("[endpoint]\naddress = \"x\"").starts_with("enforcer.toml, line 2: invalid IPv4 address"));
@@ -139,7 +166,7 @@ fn a_file_that_was_asked_for_must_be_there() {
         config: Some(PathBuf::from("/nonexistent/enforcer.toml")),
         ..Flags::default()
     };
-    let error = load(&flags, &|_| None).unwrap_err().to_string();
+    let error = load(&flags, &Variables::new).unwrap_err().to_string();
     assert!(
         error.starts_with("cannot read the configuration file /nonexistent/enforcer.toml: "),
         "{error}"
@@ -149,6 +176,7 @@ fn a_file_that_was_asked_for_must_be_there() {
 #[test]
 fn values_that_do_not_go_together_are_refused() {
     let other = |text: &str| format!("{TASK}{}", TASK.replace("web", text));
+    let agent = |address: &str| format!("[endpoint]\nupstream = \"ecs-agent\"\nagent = \"{address}\"");
     for (text, error) in [
         ("[endpoint]\nport = 51680".to_owned(), "three different ports"),
         (
@@ -190,6 +218,26 @@ fn values_that_do_not_go_together_are_refused() {
             "task \"web\": with upstream = \"embedded\" it needs role-arn",
         ),
         (TASK.replace("credentials-file", "#"), "it needs credentials-file"),
+        (
+            TASK.replace("/ecs/web/", "/"),
+            "task \"web\": \"/\" is no cgroup of a task",
+        ),
+        (TASK.replace("/ecs/web/", "/ecs/*"), "without any of `*?[]`"),
+        (
+            TASK.replace("/ecs/web/", "/sys/fs/cgroup/ecs/web"),
+            "must be relative to the cgroup2 mount",
+        ),
+        (
+            "[cgroups]\nhost = [\"/sys/fs/cgroup/init.scope\"]".to_owned(),
+            "cgroups.host: \"/sys/fs/cgroup/init.scope\" must be relative",
+        ),
+        (agent("0.0.0.0:51679"), "is no address to connect to"),
+        (agent("127.0.0.1:0"), "is no address to connect to"),
+        (
+            agent("[::ffff:169.254.170.2]:51680"),
+            "is at the endpoint's own address",
+        ),
+        (agent("169.254.169.254:80"), "is at one of metadata.addresses"),
     ] {
         let found = error_of(&text);
         assert!(found.contains(error), "{found:?} is not about {error:?}");
@@ -206,6 +254,10 @@ fn no_error_quotes_a_credential_id() {
         TASK.replace(&id, &format!("{id} {id}")),
         TASK.replace(&id, &format!("{id}, {id}")),
         TASK.replace(&id, &format!("\"{SECRET}")),
+        TASK.replace("credential-ids", SECRET),
+        TASK.replace("[[task]]", &format!("[[task.{SECRET}]]")),
+        format!("{TASK}{SECRET} = 1\n{SECRET} = 2"),
+        format!("{TASK}[{SECRET}]\n[{SECRET}]"),
     ] {
         drop(error_of(&text));
     }

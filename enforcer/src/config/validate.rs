@@ -36,6 +36,9 @@ const METADATA_ADDRESSES: [IpAddr; 2] = [
 const PIN_DIR: &str = "/sys/fs/bpf/enforcer";
 const AUDIT_KEY_FILE: &str = "/var/lib/enforcer/audit.key";
 
+/// Where the cgroup2 mount usually is; a path relative to the mount does not begin with it.
+const USUAL_MOUNT: &str = "/sys/fs/cgroup";
+
 /// What does not make sense. Names the key, and never a credential ID.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidConfig {
@@ -46,6 +49,22 @@ pub enum InvalidConfig {
         key: String,
         /// Its value.
         path: PathBuf,
+    },
+    /// A path that begins at the wrong place.
+    #[error("{key}: {path:?} must be relative to the cgroup2 mount, without {USUAL_MOUNT}")]
+    NotRelative {
+        /// The key.
+        key: String,
+        /// Its value.
+        path: PathBuf,
+    },
+    /// A cgroup that cannot be a task's.
+    #[error("task {task:?}: {cgroup:?} is no cgroup of a task: it must be below the root, and without any of `*?[]`")]
+    TaskCgroup {
+        /// The task.
+        task: String,
+        /// The cgroup.
+        cgroup: PathBuf,
     },
     /// A cgroup pattern is none.
     #[error("{key}: {pattern:?} is not a pattern: {source}")]
@@ -65,6 +84,14 @@ pub enum InvalidConfig {
     Address {
         /// The address.
         address: Ipv4Addr,
+    },
+    /// The ECS agent cannot be there.
+    #[error("endpoint.agent: {agent} {problem}; it must be where the ECS agent listens")]
+    Agent {
+        /// The address.
+        agent: SocketAddr,
+        /// What is wrong with it.
+        problem: &'static str,
     },
     /// An address cannot be blocked and be the endpoint.
     #[error("metadata.addresses: {address} is the endpoint's address too")]
@@ -129,12 +156,6 @@ pub enum InvalidConfig {
 
 /// Validates everything.
 pub(super) fn validate(raw: raw::Raw) -> Result<Config, InvalidConfig> {
-    let mode = raw.endpoint.upstream.unwrap_or(UpstreamMode::Embedded);
-    let agent = raw.endpoint.agent.unwrap_or(AGENT);
-    let upstream = match mode {
-        UpstreamMode::EcsAgent => Upstream::EcsAgent(agent),
-        UpstreamMode::Embedded => Upstream::Embedded(roles(&raw.tasks)?),
-    };
     let endpoint = endpoint(&raw.endpoint)?;
     let metadata = raw.metadata.addresses.unwrap_or_else(|| METADATA_ADDRESSES.to_vec());
     if let Some(address) = metadata
@@ -143,6 +164,13 @@ pub(super) fn validate(raw: raw::Raw) -> Result<Config, InvalidConfig> {
     {
         return Err(InvalidConfig::MetadataIsEndpoint { address: *address });
     }
+    let upstream = match raw.endpoint.upstream.unwrap_or(UpstreamMode::Embedded) {
+        UpstreamMode::EcsAgent => {
+            let written = raw.endpoint.agent.unwrap_or(AGENT);
+            Upstream::EcsAgent(agent(written, endpoint.address, &metadata)?)
+        }
+        UpstreamMode::Embedded => Upstream::Embedded(roles(&raw.tasks)?),
+    };
     let tasks = tasks(raw.tasks)?;
     Ok(Config {
         cgroups: cgroups(raw.cgroups, &tasks)?,
@@ -159,7 +187,7 @@ fn cgroups(raw: raw::Cgroups, tasks: &[Task]) -> Result<Cgroups, InvalidConfig> 
     let mut guarded = patterns("cgroups.guarded", raw.guarded, &GUARDED_CGROUPS)?;
     // A task may live below a trusted cgroup; that does not make it trusted.
     let own = tasks.iter().flat_map(|task| &task.cgroups);
-    guarded.extend(own.map(|cgroup| PathBuf::from(Pattern::escape(&cgroup.to_string_lossy()))));
+    guarded.extend(own.cloned());
     Ok(Cgroups {
         root: raw.root.map(|root| absolute("cgroups.root", root)).transpose()?,
         host: patterns("cgroups.host", raw.host, &HOST_CGROUPS)?,
@@ -170,7 +198,7 @@ fn cgroups(raw: raw::Cgroups, tasks: &[Task]) -> Result<Cgroups, InvalidConfig> 
 fn patterns(key: &'static str, written: Option<Vec<PathBuf>>, default: &[&str]) -> Result<Vec<PathBuf>, InvalidConfig> {
     let patterns = written.unwrap_or_else(|| default.iter().map(PathBuf::from).collect());
     let check = |pattern| {
-        let pattern = absolute(key, pattern)?;
+        let pattern = in_mount(key, pattern)?;
         match Pattern::new(&pattern.to_string_lossy()) {
             Ok(_) => Ok(pattern),
             Err(source) => Err(InvalidConfig::Pattern { key, pattern, source }),
@@ -196,6 +224,21 @@ fn endpoint(raw: &raw::Endpoint) -> Result<Endpoint, InvalidConfig> {
         return Err(InvalidConfig::Address { address });
     }
     Ok(endpoint)
+}
+
+/// An address has one meaning in the kernel, so the agent's must not be one that is guarded for another reason.
+fn agent(agent: SocketAddr, endpoint: Ipv4Addr, metadata: &[IpAddr]) -> Result<SocketAddr, InvalidConfig> {
+    let address = agent.ip().to_canonical();
+    let problem = if address.is_unspecified() || agent.port() == 0 {
+        "is no address to connect to"
+    } else if address == endpoint {
+        "is at the endpoint's own address"
+    } else if metadata.iter().any(|metadata| metadata.to_canonical() == address) {
+        "is at one of metadata.addresses"
+    } else {
+        return Ok(agent);
+    };
+    Err(InvalidConfig::Agent { agent, problem })
 }
 
 fn audit(raw: raw::Audit) -> Result<Audit, InvalidConfig> {
@@ -229,7 +272,12 @@ fn tasks(raw: Vec<raw::Task>) -> Result<Vec<Task>, InvalidConfig> {
         }
         let mut cgroups = Vec::with_capacity(written.cgroups.len());
         for cgroup in written.cgroups {
-            let cgroup = absolute(&format!("task {name:?}: cgroups"), cgroup)?;
+            let cgroup = in_mount(&format!("task {name:?}: cgroups"), cgroup)?;
+            let text = cgroup.to_string_lossy();
+            // A pattern would never match here, and the root is everybody's.
+            if text == "/" || text.contains(['*', '?', '[', ']']) {
+                return Err(InvalidConfig::TaskCgroup { task: name, cgroup });
+            }
             if let Some(other) = cgroup_owners.insert(cgroup.clone(), name.clone()) {
                 return Err(InvalidConfig::SharedCgroup {
                     task: name,
@@ -291,6 +339,18 @@ fn roles(tasks: &[raw::Task]) -> Result<Vec<Role>, InvalidConfig> {
         })
     };
     owners.map(role).collect()
+}
+
+/// A path that is absolute within the cgroup2 mount.
+fn in_mount(key: &str, path: PathBuf) -> Result<PathBuf, InvalidConfig> {
+    let path = absolute(key, path)?;
+    if path.starts_with(USUAL_MOUNT) {
+        return Err(InvalidConfig::NotRelative {
+            key: key.to_owned(),
+            path,
+        });
+    }
+    Ok(path)
 }
 
 /// An absolute path in its one spelling: without a final slash, `//` or `.`; `..` is refused.

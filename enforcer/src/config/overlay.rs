@@ -1,0 +1,104 @@
+//! What the environment says, laid over what the file says. A variable nobody knows is an error, as an unknown key is.
+
+use std::{collections::BTreeMap, ffi::OsString, str::FromStr};
+
+use super::{
+    load::{ConfigError, nearest},
+    raw::Raw,
+};
+
+/// Values of environment variables by name.
+pub type Variables = BTreeMap<String, OsString>;
+
+/// Variables, while they are taken one by one; what is left in the end is unknown.
+struct Overlay {
+    left: Variables,
+    known: Vec<&'static str>,
+}
+
+/// Overlays every variable there is.
+pub(super) fn overlay(raw: &mut Raw, variables: Variables) -> Result<(), ConfigError> {
+    let Raw {
+        cgroups,
+        endpoint,
+        metadata,
+        bpf,
+        audit,
+        tasks: _,
+    } = raw;
+    let mut overlay = Overlay {
+        left: variables,
+        known: Vec::new(),
+    };
+    overlay.list(&mut cgroups.guarded, "ENFORCER_CGROUPS_GUARDED")?;
+    overlay.list(&mut cgroups.host, "ENFORCER_CGROUPS_HOST")?;
+    overlay.scalar(&mut cgroups.root, "ENFORCER_CGROUPS_ROOT")?;
+    overlay.scalar(&mut endpoint.address, "ENFORCER_ENDPOINT_ADDRESS")?;
+    overlay.scalar(&mut endpoint.port, "ENFORCER_ENDPOINT_PORT")?;
+    overlay.scalar(&mut endpoint.steer_port, "ENFORCER_ENDPOINT_STEER_PORT")?;
+    overlay.scalar(&mut endpoint.packet_steer_port, "ENFORCER_ENDPOINT_PACKET_STEER_PORT")?;
+    overlay.scalar(&mut endpoint.upstream, "ENFORCER_ENDPOINT_UPSTREAM")?;
+    overlay.scalar(&mut endpoint.agent, "ENFORCER_ENDPOINT_AGENT")?;
+    overlay.scalar(&mut endpoint.drain_seconds, "ENFORCER_ENDPOINT_DRAIN_SECONDS")?;
+    overlay.list(&mut metadata.addresses, "ENFORCER_METADATA_ADDRESSES")?;
+    overlay.scalar(&mut bpf.pin_dir, "ENFORCER_BPF_PIN_DIR")?;
+    overlay.scalar(&mut audit.output, "ENFORCER_AUDIT_OUTPUT")?;
+    overlay.scalar(&mut audit.key_file, "ENFORCER_AUDIT_KEY_FILE")?;
+    overlay.finish()
+}
+
+// === impl Overlay ===
+
+impl Overlay {
+    fn scalar<T>(&mut self, value: &mut Option<T>, variable: &'static str) -> Result<(), ConfigError>
+    where
+        T: FromStr<Err: std::fmt::Display>,
+    {
+        if let Some(text) = self.take(variable)? {
+            *value = Some(parse(variable, &text)?);
+        }
+        Ok(())
+    }
+
+    /// A list replaces the file's. Its items are separated by commas; it cannot be empty.
+    fn list<T>(&mut self, value: &mut Option<Vec<T>>, variable: &'static str) -> Result<(), ConfigError>
+    where
+        T: FromStr<Err: std::fmt::Display>,
+    {
+        if let Some(text) = self.take(variable)? {
+            let items = text.split(',').map(|item| parse(variable, item.trim()));
+            *value = Some(items.collect::<Result<_, _>>()?);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, variable: &'static str) -> Result<Option<String>, ConfigError> {
+        self.known.push(variable);
+        let text = self.left.remove(variable).map(OsString::into_string).transpose();
+        text.map_err(|_text| ConfigError::Environment {
+            variable,
+            problem: "not valid UTF-8".to_owned(),
+        })
+    }
+
+    /// Names the first variable that is unknown.
+    fn finish(mut self) -> Result<(), ConfigError> {
+        match self.left.pop_first() {
+            None => Ok(()),
+            Some((variable, _)) => Err(ConfigError::UnknownVariable {
+                nearest: nearest(&variable, self.known).unwrap_or_default(),
+                variable,
+            }),
+        }
+    }
+}
+
+fn parse<T>(variable: &'static str, text: &str) -> Result<T, ConfigError>
+where
+    T: FromStr<Err: std::fmt::Display>,
+{
+    text.parse().map_err(|error| ConfigError::Environment {
+        variable,
+        problem: format!("{text:?}: {error}"),
+    })
+}
