@@ -11,8 +11,8 @@ use tracing::warn;
 
 use crate::attribution::TaskName;
 
-/// Connections one task may have open; its clients use a few.
-const MAX_PER_TASK: usize = 256;
+/// Connections one task may have open, all its containers together.
+const MAX_PER_TASK: usize = 1024;
 
 /// Connections all that are no task may have open together: they get nothing, so they need little.
 const MAX_OF_NOBODY: usize = 64;

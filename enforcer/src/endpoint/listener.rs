@@ -25,7 +25,7 @@ use super::Endpoint;
 use crate::drain::Watcher;
 
 /// Connections of all senders served at once; further ones wait in the kernel's backlog.
-const MAX_CONNECTIONS: usize = 4096;
+const MAX_CONNECTIONS: usize = 16_384;
 
 /// How long a request's head may take, and how long a connection may be idle (the agent's value).
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
