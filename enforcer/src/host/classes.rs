@@ -8,12 +8,13 @@ use std::{
     mem::MaybeUninit,
     os::fd::OwnedFd,
     path::{Component, Path, PathBuf},
+    time::Duration,
 };
 
 use enforcer_common::cgroup::{CgroupClass, MAX_LEVEL};
 use glob::Pattern;
 use rustix::fs::inotify;
-use tokio::io::unix::AsyncFd;
+use tokio::{io::unix::AsyncFd, time::sleep};
 
 use super::{HostError, cgroupfs::CgroupFs};
 use crate::{bpf::Classes, sys::readiness::readable};
@@ -27,14 +28,24 @@ pub struct Rules {
     pub guarded: Vec<PathBuf>,
 }
 
+/// How often the tree is read where it cannot be watched.
+const RESCAN: Duration = Duration::from_secs(1);
+
 /// Keeps the kernel's class map in step with the cgroup tree.
+///
+/// Watches are scarce and shared with everybody who runs as root, containers included. Where there are none left, the
+/// tree is read once a second instead: the enforcer must not die of it.
 #[derive(Debug)]
 pub struct ClassWatch {
     cgroups: CgroupFs,
     rules: Rules,
     classes: Classes,
-    changes: AsyncFd<OwnedFd>,
-    watched: BTreeSet<PathBuf>,
+    /// `None` where the kernel gave none.
+    changes: Option<AsyncFd<OwnedFd>>,
+    /// Watched directories and their watch descriptors.
+    watched: BTreeMap<PathBuf, i32>,
+    /// Whether every directory of interest is watched.
+    sees_all: bool,
 }
 
 /// What the patterns match at one moment.
@@ -50,19 +61,16 @@ struct Matches {
 impl ClassWatch {
     /// Classifies what is there, and begins to watch for what appears.
     pub fn start(cgroups: CgroupFs, rules: Rules, classes: Classes) -> Result<Self, HostError> {
-        let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
-        let failed = |source: io::Error| HostError::Watch {
-            path: cgroups.mount().to_owned(),
-            source,
-        };
-        let inotify = inotify::init(flags).map_err(|error| failed(error.into()))?;
-        let changes = readable(inotify).map_err(failed)?;
+        let changes = open_inotify().inspect_err(|error| {
+            tracing::warn!(%error, "cannot watch the cgroup tree, reading it once a second instead");
+        });
         let mut watch = Self {
             cgroups,
             rules,
             classes,
-            changes,
-            watched: BTreeSet::new(),
+            changes: changes.ok(),
+            watched: BTreeMap::new(),
+            sees_all: true,
         };
         watch.update()?;
         Ok(watch)
@@ -71,19 +79,22 @@ impl ClassWatch {
     /// Follows the tree, forever.
     pub async fn run(mut self) -> Result<Infallible, HostError> {
         loop {
-            self.wait().await?;
+            match &self.changes {
+                Some(changes) if self.sees_all => self.wait(changes).await?,
+                _ => sleep(RESCAN).await,
+            }
             self.update()?;
         }
     }
 
     /// Waits until something was made or removed in a watched directory, and forgets what it was: the tree itself is
     /// read again, which an overflow of the queue cannot spoil.
-    async fn wait(&mut self) -> Result<(), HostError> {
+    async fn wait(&self, changes: &AsyncFd<OwnedFd>) -> Result<(), HostError> {
         let failed = |source| HostError::Watch {
             path: self.cgroups.mount().to_owned(),
             source,
         };
-        let mut guard = self.changes.readable().await.map_err(failed)?;
+        let mut guard = changes.readable().await.map_err(failed)?;
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut reader = inotify::Reader::new(guard.get_inner(), &mut buffer);
         loop {
@@ -103,10 +114,13 @@ impl ClassWatch {
         loop {
             let matches = self.matches();
             for (id, class) in &matches.classes {
-                self.classes.set(*id, *class)?;
+                if let Err(error) = self.classes.set(*id, *class) {
+                    // The map is full, most likely. A host service more is guarded, which is the safe side.
+                    tracing::error!(cgroup_id = id, %error, "cannot classify a cgroup, it stays guarded");
+                }
             }
             self.classes.retain(|id| matches.classes.contains_key(&id))?;
-            if !self.watch(matches.parents)? {
+            if !self.watch(matches.parents) {
                 return Ok(());
             }
         }
@@ -125,25 +139,38 @@ impl ClassWatch {
         matches
     }
 
-    /// Watches the directories that are not watched yet, and tells whether there were any.
-    fn watch(&mut self, parents: BTreeSet<PathBuf>) -> Result<bool, HostError> {
+    /// Watches all these directories, and tells whether one of them was not watched before. Asking for a watch that is
+    /// there gives the same one; a directory removed and made again gets a new one.
+    fn watch(&mut self, parents: BTreeSet<PathBuf>) -> bool {
+        let Some(changes) = &self.changes else {
+            return false;
+        };
         let flags = inotify::WatchFlags::CREATE | inotify::WatchFlags::DELETE | inotify::WatchFlags::ONLYDIR;
-        let mut added = false;
-        for parent in parents.difference(&self.watched) {
-            match inotify::add_watch(self.changes.get_ref(), parent, flags) {
-                Ok(_descriptor) => added = true,
+        let (mut added, mut watched) = (false, BTreeMap::new());
+        let saw_all = std::mem::replace(&mut self.sees_all, true);
+        for parent in parents {
+            match inotify::add_watch(changes, &parent, flags) {
+                Ok(descriptor) => {
+                    added |= self.watched.get(&parent) != Some(&descriptor);
+                    watched.insert(parent, descriptor);
+                }
                 Err(rustix::io::Errno::NOENT) => {}
                 Err(error) => {
-                    return Err(HostError::Watch {
-                        path: parent.clone(),
-                        source: error.into(),
-                    });
+                    if saw_all {
+                        tracing::warn!(cgroup = %parent.display(), %error, "cannot watch, reading once a second");
+                    }
+                    self.sees_all = false;
                 }
             }
         }
-        self.watched = parents;
-        Ok(added)
+        self.watched = watched;
+        added
     }
+}
+
+fn open_inotify() -> io::Result<AsyncFd<OwnedFd>> {
+    let inotify = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+    readable(inotify)
 }
 
 /// Walks the tree along a pattern, component by component.
