@@ -31,5 +31,8 @@ numbered! {
         HandshakesNotStored = 11 "handshakes_not_stored",
         /// Connections accepted without a handshake.
         HandshakesMissing = 12 "handshakes_missing",
+        /// How many of the dropped events the audit trail has been told of. Written by the user side only, and kept here
+        /// so that what is dropped while no enforcer runs is told by the next one.
+        EventsDroppedTold = 13 "events_dropped_told",
     }
 }

@@ -129,11 +129,11 @@ impl Running {
         };
         let log = bpf.take_log()?;
         let upstream = Upstream::build(&config.upstream);
-        address::ensure(config.endpoint.address).await?;
-        let listeners = listen(&config.endpoint).await?;
-        // Last, so that classes are known and somebody listens when the first connection is steered.
+        // Blocking comes before listening: if somebody holds our ports, metadata is blocked all the same.
         bpf.attach(&bpf_config)?;
         links::attach_present(&mut bpf).await?;
+        address::ensure(config.endpoint.address).await?;
+        let listeners = listen(&config.endpoint).await?;
         announce(config, &bpf_config);
 
         let (serving, serving_watcher) = drain::channel();

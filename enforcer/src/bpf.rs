@@ -101,7 +101,7 @@ pub enum BpfError {
         source: io::Error,
     },
     /// The object was refused.
-    #[error("cannot load the BPF object: {source}")]
+    #[error("cannot load the BPF object: {}", causes(.source))]
     Load {
         /// Why.
         #[from]
@@ -114,7 +114,7 @@ pub enum BpfError {
         what: &'static str,
     },
     /// A program could not be loaded or attached.
-    #[error("cannot {operation} hook {hook}: {source}{hint}")]
+    #[error("cannot {operation} hook {hook}: {}{hint}", causes(.source))]
     Hook {
         /// What was tried.
         operation: &'static str,
@@ -126,7 +126,7 @@ pub enum BpfError {
         hint: &'static str,
     },
     /// An attachment is not a link: the kernel is older than 5.7.
-    #[error("cannot keep hook {hook} attached: {source}; Linux 6.1 or newer is needed")]
+    #[error("cannot keep hook {hook} attached: {}; Linux 6.1 or newer is needed", causes(.source))]
     Link {
         /// The hook.
         hook: &'static str,
@@ -134,7 +134,7 @@ pub enum BpfError {
         source: aya::programs::links::LinkError,
     },
     /// A link could not be pinned.
-    #[error("cannot pin hook {hook}: {source}")]
+    #[error("cannot pin hook {hook}: {}", causes(.source))]
     Pin {
         /// The hook.
         hook: &'static str,
@@ -142,7 +142,7 @@ pub enum BpfError {
         source: aya::pin::PinError,
     },
     /// A map operation failed.
-    #[error("cannot {operation} map {map}: {source}")]
+    #[error("cannot {operation} map {map}: {}", causes(.source))]
     Map {
         /// What was tried.
         operation: &'static str,
@@ -152,7 +152,7 @@ pub enum BpfError {
         source: aya::maps::MapError,
     },
     /// A TC operation failed.
-    #[error("cannot {operation} on interface {interface}: {source}")]
+    #[error("cannot {operation} on interface {interface}: {}", causes(.source))]
     Tc {
         /// What was tried.
         operation: &'static str,
@@ -161,6 +161,14 @@ pub enum BpfError {
         /// Why it failed.
         source: aya::programs::tc::TcError,
     },
+}
+
+/// An error of aya with what caused it: the kernel's own answer is at the end of the chain. The verifier's log is left
+/// out.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    let lines = chain.map(|error| error.to_string().lines().next().unwrap_or_default().to_owned());
+    lines.collect::<Vec<_>>().join(": ")
 }
 
 /// The loaded kernel side. Dropping it detaches nothing that is pinned.
@@ -231,14 +239,24 @@ impl Bpf {
     }
 }
 
-/// Removes every pin below `pin_dir`, and with them hooks and maps. Nothing there is fine. Interfaces are detached one
+/// Removes every pin below `pin_dir`, and with them hooks and maps; `false` if there is none. Interfaces are detached one
 /// by one with [`detach_interface`].
-pub fn detach(pin_dir: &Path) -> Result<(), BpfError> {
-    if !pin_dir.exists() {
-        return Ok(());
+pub fn detach(pin_dir: &Path) -> Result<bool, BpfError> {
+    if !pin_dir.join("maps").exists() {
+        return Ok(false);
     }
+    require_bpffs(pin_dir)?;
     let _lock = lock(pin_dir)?;
-    fs::remove_dir_all(pin_dir).map_err(|source| file_error("remove", pin_dir, source))
+    for directory in [pin_dir.join("links"), pin_dir.join("maps")] {
+        match fs::remove_dir_all(&directory) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(file_error("remove", &directory, source));
+            }
+            _ => {}
+        }
+    }
+    fs::remove_dir(pin_dir).map_err(|source| file_error("remove", pin_dir, source))?;
+    Ok(true)
 }
 
 /// Whether this kernel takes the object: loads it without attaching or pinning anything.
@@ -265,19 +283,25 @@ fn settings(config: &Config) -> Result<Settings, BpfError> {
 }
 
 fn create_pin_dirs(pin_dir: &Path) -> Result<(), BpfError> {
-    let existing = pin_dir.ancestors().find(|path| path.exists()).unwrap_or(pin_dir);
-    let stat = rustix::fs::statfs(existing).map_err(|error| file_error("inspect", existing, error.into()))?;
-    if u64::try_from(stat.f_type).ok() != Some(BPF_FS_MAGIC) {
-        return Err(BpfError::NotBpffs {
-            path: existing.to_owned(),
-        });
-    }
+    require_bpffs(pin_dir)?;
     for directory in [pin_dir.join("maps"), pin_dir.join("links")] {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&directory)
             .map_err(|source| file_error("create", &directory, source))?;
+    }
+    Ok(())
+}
+
+/// Whether a directory, or its nearest parent that exists, lies on a bpffs.
+pub fn require_bpffs(directory: &Path) -> Result<(), BpfError> {
+    let existing = directory.ancestors().find(|path| path.exists()).unwrap_or(directory);
+    let stat = rustix::fs::statfs(existing).map_err(|error| file_error("inspect", existing, error.into()))?;
+    if u64::try_from(stat.f_type).ok() != Some(BPF_FS_MAGIC) {
+        return Err(BpfError::NotBpffs {
+            path: existing.to_owned(),
+        });
     }
     Ok(())
 }

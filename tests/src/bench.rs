@@ -11,11 +11,10 @@ use crate::scene::Scene;
 
 mod connects;
 mod endpoint;
-mod gauge;
+pub mod gauge;
 mod hooks;
 mod reference;
 
-pub use gauge::run as run_gauge;
 pub use reference::run as run_reference;
 
 /// Where the enforcer of a measured scene writes its audit trail: a tmpfs of the scene.

@@ -148,6 +148,17 @@ impl Enforcer {
         self.command(arguments).output().context("cannot run the enforcer")
     }
 
+    /// Runs another subcommand in the same place, with a variable in its environment.
+    pub fn run_with<A: AsRef<OsStr>>(
+        &self,
+        variable: &str,
+        value: &str,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Result<Output> {
+        let mut command = self.command(arguments);
+        command.env(variable, value).output().context("cannot run the enforcer")
+    }
+
     /// The audit feed of the latest start.
     #[must_use]
     pub fn audit(&self) -> &AuditFeed {

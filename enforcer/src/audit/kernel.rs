@@ -48,7 +48,8 @@ impl Feed {
     /// Records events until `stop`, then what the ring still holds.
     pub async fn run(mut self, mut stop: Watcher) -> Result<(), BpfError> {
         let mut clock = Clock::now();
-        let mut lost = self.counters.read(Counter::EventsDropped)?;
+        // Not zero where an earlier enforcer has told of some; what was lost since then is ours to tell.
+        let mut lost = self.counters.read(Counter::EventsDroppedTold)?;
         let mut ticks = interval(LOSS_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -65,10 +66,11 @@ impl Feed {
         self.record_losses(&mut lost)
     }
 
-    fn record_losses(&self, known: &mut u64) -> Result<(), BpfError> {
+    fn record_losses(&mut self, known: &mut u64) -> Result<(), BpfError> {
         let lost = self.counters.read(Counter::EventsDropped)?;
         if lost > *known {
             self.recorder.ring_lost(lost - *known);
+            self.counters.note_told(lost)?;
             *known = lost;
         }
         Ok(())

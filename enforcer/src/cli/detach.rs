@@ -28,7 +28,10 @@ impl Detach {
             .build()
             .map_err(|error| anyhow!("cannot start the runtime: {error}"))?;
         // First the pins: they are locked by an enforcer that still runs, and then nothing must be removed.
-        bpf::detach(&config.pin_dir)?;
+        if !bpf::detach(&config.pin_dir)? {
+            info!(pin_dir = %config.pin_dir.display(), "nothing is pinned here, so nothing is removed");
+            return Ok(ExitCode::SUCCESS);
+        }
         for interface in runtime.block_on(links::container_interfaces())? {
             bpf::detach_interface(&interface)?;
         }

@@ -23,7 +23,7 @@ use crate::{
 
 /// What to do over and over.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(super) enum Action {
+pub enum Action {
     /// Make a UDP socket, connect and close it.
     ConnectUdp,
     /// Make a TCP socket, connect and close it; being refused is fine.
@@ -64,14 +64,15 @@ pub(super) struct Load {
 
 /// A gauge, seen from the bench.
 #[derive(Debug)]
-pub(super) struct Gauge {
+pub struct Gauge {
     worker: Worker,
 }
 
 // === impl Gauge ===
 
 impl Gauge {
-    pub(super) fn start(lab: &Path, place: &Place, _address: Ipv4Addr) -> Result<Self> {
+    /// Starts a gauge.
+    pub fn start(lab: &Path, place: &Place, _address: Ipv4Addr) -> Result<Self> {
         let mut command = place.command(lab, lab);
         command.arg("gauge");
         Ok(Self {
@@ -80,7 +81,7 @@ impl Gauge {
     }
 
     /// Repeats an action and gives the time one took, in nanoseconds.
-    pub(super) fn repeat(&mut self, action: Action, to: SocketAddr, times: u32) -> Result<f64> {
+    pub fn repeat(&mut self, action: Action, to: SocketAddr, times: u32) -> Result<f64> {
         match self.worker.call(&Command::Repeat { action, to, times })? {
             #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a few seconds")]
             Answer::Took { nanoseconds } => Ok(nanoseconds as f64 / f64::from(times)),

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Parser;
 use enforcer_tests::{
     actor,
-    bench::{self, Bench},
+    bench::{self, Bench, gauge},
     demo::{self, Demo},
     enter::{self, Place},
     imds, keeper,
@@ -64,7 +64,7 @@ fn play(part: &Part) -> Result<bool> {
         Part::Actor => actor::run()?,
         Part::Imds => imds::run()?,
         Part::Bench(options) => bench::run(options)?,
-        Part::Gauge => bench::run_gauge()?,
+        Part::Gauge => gauge::run()?,
         Part::Reference => bench::run_reference()?,
     }
     Ok(true)

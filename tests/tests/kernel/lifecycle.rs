@@ -12,6 +12,8 @@ use enforcer_common::{
 };
 use enforcer_tests::{
     actor::{Attempt, DatagramStyle},
+    audit::Record,
+    bench::gauge::{Action, Gauge},
     http::Request,
     scene::Scene,
     topology::{ENDPOINT, IMDS, IMDS_OVER_V6},
@@ -164,4 +166,30 @@ fn the_feed_has_every_number_and_no_secret() {
     for secret in scene.tasks().iter().flat_map(|task| task.secrets().map(str::to_owned)) {
         assert!(!written.contains(&secret), "a secret is in the feed or in the log");
     }
+}
+
+#[test]
+fn what_the_ring_loses_while_nobody_reads_is_told_by_the_next_start() {
+    let mut scene = scene();
+    let mut web = scene.in_host_container("web", Gauge::start).unwrap();
+    scene.enforcer().kill().unwrap();
+    // The ring holds some 29,000 events.
+    web.repeat(Action::SendUdp, IMDS, 32_000).unwrap();
+    scene.enforcer().start().unwrap();
+    let told = |record: &Record| record.lost.as_ref().is_some_and(|lost| lost.ring > 1_000);
+    scene.audit().wait_for(told).unwrap();
+}
+
+#[test]
+fn detach_of_other_pins_touches_nothing() {
+    let mut scene = scene();
+    let mut web = scene.bridge_container("web").unwrap();
+    let path = scene.task("web").unwrap().path();
+    let detach = scene
+        .enforcer()
+        .run_with("ENFORCER_BPF_PIN_DIR", "/run/precious", ["detach"])
+        .unwrap();
+    assert!(detach.status.success(), "{}", String::from_utf8_lossy(&detach.stderr));
+    assert_eq!(web.get(&path).unwrap().status, 200);
+    assert_eq!(web.connect(IMDS).unwrap(), EPERM);
 }
