@@ -107,6 +107,40 @@ impl Address {
     }
 }
 
+/// Where the prefix filter tells whether any rule is about addresses that begin like this one.
+///
+/// The filter is a bitmap over the first 16 bits of an address, IPv4 before IPv6. Almost all traffic begins like no
+/// protected address, and is told so by one array read instead of a hash lookup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    /// Index of the word in the filter, below [`PREFIX_WORDS`].
+    pub word: u32,
+    /// The bit in that word.
+    pub bit: u64,
+}
+
+/// Number of 64-bit words in the prefix filter.
+pub const PREFIX_WORDS: u32 = 2 * (1 << 16) / u64::BITS;
+
+// === impl Prefix ===
+
+impl Prefix {
+    /// The prefix of an address in canonical form.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(canonical: &Address) -> Self {
+        let [first, ..] = canonical.words;
+        let index = match canonical.v4() {
+            Some(v4) => u32::from_be(v4) >> 16,
+            None => (1 << 16) + (u32::from_be(first) >> 16),
+        };
+        Self {
+            word: index / u64::BITS,
+            bit: 1 << (index % u64::BITS),
+        }
+    }
+}
+
 const fn loopback_if_unspecified(v4: u32) -> u32 {
     if v4 == 0 { LOOPBACK } else { v4 }
 }
@@ -166,7 +200,7 @@ mod tests {
 
     use proptest::prelude::{any, prop_assert_eq, proptest};
 
-    use super::{Address, AddressRule, Spelling, scope, target};
+    use super::{Address, AddressRule, PREFIX_WORDS, Prefix, Spelling, scope, target};
 
     fn v4(text: &str) -> Address {
         Address::from_v4(u32::from_ne_bytes(text.parse::<Ipv4Addr>().unwrap().octets()))
@@ -224,7 +258,22 @@ mod tests {
         assert_eq!(covered, [51678, 51679]);
     }
 
+    #[test]
+    fn addresses_that_begin_alike_share_a_prefix_and_families_do_not() {
+        let of = |address: Address| Prefix::of(&address);
+        assert_eq!(of(v4("169.254.169.254")), of(v4("169.254.170.2")));
+        assert_ne!(of(v4("169.254.169.254")), of(v4("169.253.169.254")));
+        assert_ne!(of(v4("169.254.169.254")), of(v6("a9fe::1")));
+        assert_eq!(of(v6("fd00:ec2::254")), of(v6("fd00::1")));
+    }
+
     proptest! {
+        #[test]
+        fn every_prefix_lies_in_the_filter(octets in any::<[u8; 16]>()) {
+            let prefix = Prefix::of(&Address::from_octets(octets));
+            prop_assert_eq!((prefix.word < PREFIX_WORDS, prefix.bit.count_ones()), (true, 1));
+        }
+
         #[test]
         fn octets_survive_the_way_through_words(octets in any::<[u8; 16]>()) {
             prop_assert_eq!(Address::from_octets(octets).octets(), octets);

@@ -13,6 +13,10 @@ numbered! {
         Sendmsg4 = 3 "sendmsg4",
         /// `cgroup/sendmsg6`
         Sendmsg6 = 4 "sendmsg6",
+        /// `cgroup/bind4`
+        Bind4 = 5 "bind4",
+        /// `cgroup/bind6`
+        Bind6 = 6 "bind6",
         /// `sock_ops` of guarded sockets
         SockOps = 10 "sock_ops",
         /// `sock_ops` of the enforcer's own sockets

@@ -94,6 +94,8 @@ numbered! {
         EndpointEmbedded = 13 "endpoint_embedded",
         /// The ECS agent's own port, past the enforcer.
         AgentDirect = 14 "agent_direct",
+        /// A container wants to listen where the enforcer does.
+        SteerPortBind = 15 "steer_port_bind",
 
         /// A TCP or UDP packet that a socket hook should have refused: a bypass, or our bug.
         SocketLayerMissed = 20 "socket_layer_missed",
@@ -103,6 +105,8 @@ numbered! {
         SenderUnknown = 22 "sender_unknown",
         /// A packet to a steer port from another socket than the one whose connection it claims to be.
         SenderMismatch = 23 "sender_mismatch",
+        /// A frame under so many VLAN tags that nobody sees what it carries.
+        StackedTags = 24 "stacked_tags",
 
         /// Two network namespaces claimed one connection tuple, and no packet settled whose it is.
         HandshakeAmbiguous = 30 "handshake_ambiguous",

@@ -24,6 +24,8 @@ use crate::{
 };
 
 const SOCK_STREAM: u32 = 1;
+/// ID of the hierarchy's root: the node number of a kernfs root is always 1.
+const ROOT_CGROUP: u64 = 1;
 
 /// The value a socket's storage holds, created from `value` if there is none. aya's own accessor only takes a connect
 /// context; this one serves every hook.
@@ -138,7 +140,7 @@ pub(crate) fn confirm(
     at_host: bool,
 ) -> Result<(), Reason> {
     if transport.is_harmless() {
-        return Ok(());
+        return may_acknowledge(skb);
     }
     let Some((socket, cookie)) = tcp_socket_of(skb, transport) else {
         return Err(reason_without_socket(skb));
@@ -178,7 +180,7 @@ pub(crate) fn admit(
     identity: &Identity,
 ) -> Result<(), Reason> {
     if transport.is_harmless() {
-        return Ok(());
+        return may_acknowledge(skb);
     }
     let Some((socket, cookie)) = tcp_socket_of(skb, transport) else {
         return Err(reason_without_socket(skb));
@@ -249,6 +251,26 @@ fn tcp_socket_of(skb: *mut __sk_buff, transport: &Transport) -> Option<(*mut bpf
     }
     // SAFETY: `skb` is the program's context.
     Some((socket, unsafe { bpf_get_socket_cookie(skb.cast()) }))
+}
+
+/// Acknowledgments and ends come from the connection's socket, also when it has given up its port, from no socket at all
+/// (timewait), or from the kernel's own ones, which are in the root cgroup. From a raw or packet socket they are forged:
+/// one of them completes somebody else's handshake.
+#[inline(always)]
+fn may_acknowledge(skb: *mut __sk_buff) -> Result<(), Reason> {
+    let Some(socket) = full_socket_of(skb) else {
+        return Ok(());
+    };
+    // SAFETY: `full_socket_of` gives a socket the program's context holds; the verifier rewrites the read.
+    if unsafe { (*socket).type_ } == SOCK_STREAM {
+        return Ok(());
+    }
+    // SAFETY: `skb` is the program's context.
+    if unsafe { bpf_skb_cgroup_id(skb) } == ROOT_CGROUP {
+        Ok(())
+    } else {
+        Err(Reason::SenderMismatch)
+    }
 }
 
 #[inline(always)]

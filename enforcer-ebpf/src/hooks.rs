@@ -1,5 +1,6 @@
 //! The hooks, one family per file.
 
+pub(crate) mod bind;
 pub(crate) mod connect;
 pub(crate) mod egress;
 pub(crate) mod sendmsg;

@@ -16,7 +16,7 @@ use enforcer_common::{
 use crate::{
     emit::{Decision, emit},
     handshakes::confirm,
-    packet::{Network, Transport},
+    packet::{Network, Transport, destination},
     rules::{Protected, protected, settings},
     sender::{class_of_packet, identity_of_packet},
 };
@@ -40,15 +40,18 @@ pub(crate) enum Finding {
     Steer(Network, Transport, &'static Settings),
 }
 
-/// Decides about a packet and records what it refuses. Unrelated packets leave after one header read and one lookup.
+/// Decides about a packet and records what it refuses. Unrelated packets leave after one field and one filter.
 #[inline(always)]
 pub(crate) fn inspect(skb: *mut __sk_buff, layer: &Layer) -> Finding {
-    let Some(network) = Network::load(skb, layer.network_offset) else {
+    let Some(destination) = destination(skb, layer.network_offset) else {
         return Finding::Pass; // Not IP: ARP and the like reach no service.
     };
-    match protected(&network.destination) {
-        None => Finding::Pass,
-        Some(protected) => inspect_protected(skb, layer, network, &protected),
+    let Some(protected) = protected(&destination) else {
+        return Finding::Pass;
+    };
+    match Network::load(skb, layer.network_offset) {
+        Some(network) => inspect_protected(skb, layer, network, &protected),
+        None => Finding::Drop, // It has a destination but no header: not a packet.
     }
 }
 
@@ -58,46 +61,53 @@ fn inspect_protected(skb: *mut __sk_buff, layer: &Layer, network: Network, prote
         return Finding::Drop;
     };
     let transport = Transport::load(skb, &network);
-    if !protected.rule.covers(transport.destination_port) {
+    // A port nobody can read may be the protected one.
+    let [first, ..] = protected.rule.ports;
+    let port = if transport.is_hidden {
+        first
+    } else {
+        transport.destination_port
+    };
+    if !protected.rule.covers(port) {
         return Finding::Pass;
     }
+    let reason = reason_of_packet(skb);
+    let is_raw = matches!(reason, Reason::RawPacket);
     let attempt = Attempt {
         class: class_of_packet(skb),
         spelling: protected.spelling,
         protocol: network.protocol,
-        port: transport.destination_port,
-        in_host_netns: layer.at_host,
+        port,
+        // Which namespace a packet is in, no helper tells on every kernel. Raw packets to a port of the agent are taken
+        // for the host's; those of other sockets a connect hook has judged.
+        in_host_netns: layer.at_host || is_raw,
     };
-    let steered = protected.rule.target == target::CREDENTIALS
+    let target = protected.rule.target;
+    let steered = target == target::CREDENTIALS
         && network.protocol == TCP
-        && transport.destination_port == settings.steer_port
+        && port == settings.steer_port
         && !matches!(attempt.class, CgroupClass::Host);
-    let refused = if steered {
-        match confirm(
-            skb,
-            &transport,
-            &key(&network, &transport, settings.steer_port),
-            settings,
-            layer.at_host,
-        ) {
+    let (outcome, reason) = if steered {
+        let key = key(&network, &transport, settings.steer_port);
+        match confirm(skb, &transport, &key, settings, layer.at_host) {
             Ok(()) => return Finding::Pass,
-            Err(reason) => reason,
+            Err(reason) => (Outcome::Dropped, reason),
         }
     } else {
         match decide(protected.rule, &attempt, settings.endpoint_port) {
+            // What a host service does through a socket hook is recorded there.
+            Verdict::Allow(reason) if is_raw && !layer.at_host => (Outcome::Allowed, reason),
             Verdict::Pass | Verdict::Allow(_) => return Finding::Pass,
-            Verdict::Steer => return Finding::Steer(network, transport, settings),
-            Verdict::Deny(_) => reason_of_packet(skb),
+            Verdict::Steer if layer.at_host || !is_raw => return Finding::Steer(network, transport, settings),
+            Verdict::Steer | Verdict::Deny(_) => (Outcome::Dropped, reason),
         }
     };
-    record(
-        skb,
-        layer,
-        &network,
-        &transport,
-        (Outcome::Dropped, refused, protected.rule.target),
-    );
-    Finding::Drop
+    record(skb, layer, &network, &transport, (outcome, reason, target));
+    if matches!(outcome, Outcome::Dropped) {
+        Finding::Drop
+    } else {
+        Finding::Pass
+    }
 }
 
 /// The handshake key of a packet to the credential endpoint.

@@ -6,7 +6,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use enforcer_common::{
-    address::{Address, AddressRule},
+    address::{Address, AddressRule, PREFIX_WORDS},
     counter::Counter,
     event::Event,
     handshake::{Handshake, HandshakeKey},
@@ -21,6 +21,11 @@ pub(crate) static SETTINGS: Array<Settings, 1> = Array::new();
 /// The address table: canonical destination to rule. Written by the controller; a controller that finds it full stops.
 #[btf_map]
 pub(crate) static ADDRESSES: HashMap<Address, AddressRule, 256> = HashMap::new();
+
+/// The prefix filter in front of the address table: a bit per first 16 bits of an address. Written by the controller, a
+/// bit before its rule.
+#[btf_map]
+pub(crate) static PREFIXES: Array<u64, { PREFIX_WORDS as usize }> = Array::new();
 
 /// Cgroup ID to class. Written by the controller; a cgroup that finds no room stays guarded.
 #[btf_map]

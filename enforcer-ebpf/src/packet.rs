@@ -1,7 +1,7 @@
-//! Packets: the few header fields a decision needs. Everything is read through `bpf_skb_load_bytes`, which also reaches
-//! what a sender put outside the packet's linear part.
+//! Packets: the few header fields a decision needs. What a sender put outside the packet's linear part is read through
+//! `bpf_skb_load_bytes`; only the one field that all traffic is judged by is read directly where that is possible.
 
-use core::mem::MaybeUninit;
+use core::mem::{MaybeUninit, offset_of};
 
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
 use enforcer_common::{
@@ -11,6 +11,10 @@ use enforcer_common::{
 
 const IPV4: u32 = 0x0800_u16.to_be() as u32;
 const IPV6: u32 = 0x86dd_u16.to_be() as u32;
+
+/// The two tags the kernel takes off a frame (IEEE 802.1Q and 802.1ad).
+const VLAN: u32 = 0x8100_u16.to_be() as u32;
+const SERVICE_VLAN: u32 = 0x88a8_u16.to_be() as u32;
 
 const SYN: u8 = 0x02;
 
@@ -61,14 +65,14 @@ pub(crate) struct Network {
     pub(crate) protocol: u8,
     /// Offset of the transport header from the start of the packet.
     pub(crate) transport: u32,
-    /// Bytes from `transport` to the end of the datagram, as the header says.
+    /// Bytes from `transport` to the end of the datagram, as the header says; more than any packet has where it does not
+    /// say (0: the stack takes the packet's own length then).
     transport_length: u32,
     /// A fragment that does not begin with the transport header.
     later_fragment: bool,
 }
 
 /// The transport layer of a packet; zero where it has none.
-#[derive(Default)]
 pub(crate) struct Transport {
     /// Host byte order.
     pub(crate) source_port: u16,
@@ -76,6 +80,15 @@ pub(crate) struct Transport {
     pub(crate) destination_port: u16,
     flags: u8,
     has_payload: bool,
+    /// It should have ports, but they are in another fragment, or cut off.
+    pub(crate) is_hidden: bool,
+}
+
+/// Whether a frame has another VLAN tag behind the one the kernel has taken off already.
+#[inline(always)]
+pub(crate) fn has_stacked_tags(skb: *mut __sk_buff) -> bool {
+    // SAFETY: `skb` is the program's context.
+    matches!(unsafe { (*skb).protocol }, VLAN | SERVICE_VLAN)
 }
 
 /// Reads a `T` at an offset; `None` if the packet is shorter.
@@ -90,6 +103,46 @@ fn load<T>(skb: *mut __sk_buff, offset: u32) -> Option<T> {
     }
     // SAFETY: the helper answered 0, so it filled the value.
     Some(unsafe { value.assume_init() })
+}
+
+/// Reads a `T` at an offset, directly where it lies in the packet's linear part.
+#[inline(always)]
+fn peek<T>(skb: *mut __sk_buff, offset: u32) -> Option<T> {
+    // SAFETY: the program's context; the verifier makes packet pointers of these fields.
+    let (data, end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
+    let start = data + offset as usize;
+    if start + size_of::<T>() > end {
+        return load(skb, offset);
+    }
+    // SAFETY: checked to lie inside the packet, as the verifier demands; it also refuses a read that the architecture
+    // could not make at this alignment.
+    Some(unsafe { (start as *const T).read() })
+}
+
+/// The destination of a packet whose IP header is at `offset`; `None` if it is not IP or is cut short.
+#[inline(always)]
+pub(crate) fn destination(skb: *mut __sk_buff, offset: u32) -> Option<Address> {
+    // SAFETY: `skb` is the program's context.
+    match unsafe { (*skb).protocol } {
+        IPV4 => Some(Address::from_v4(peek(
+            skb,
+            offset + offset_of!(Ipv4Header, destination) as u32,
+        )?)),
+        IPV6 => Some(Address {
+            words: peek(skb, offset + offset_of!(Ipv6Header, destination) as u32)?,
+        }),
+        _ => None,
+    }
+}
+
+/// The IPv4 source of a packet in network byte order; `None` if it is not IPv4 or is cut short.
+#[inline(always)]
+pub(crate) fn source_v4(skb: *mut __sk_buff, offset: u32) -> Option<u32> {
+    // SAFETY: `skb` is the program's context.
+    match unsafe { (*skb).protocol } {
+        IPV4 => peek(skb, offset + offset_of!(Ipv4Header, source) as u32),
+        _ => None,
+    }
 }
 
 // === impl Network ===
@@ -108,7 +161,7 @@ impl Network {
                     destination: Address::from_v4(header.destination),
                     protocol: header.protocol,
                     transport: offset + header_length,
-                    transport_length: u32::from(u16::from_be(header.total_length)).saturating_sub(header_length),
+                    transport_length: length_or_most(header.total_length).saturating_sub(header_length),
                     later_fragment: u16::from_be(header.flags_and_fragment) & 0x1fff != 0,
                 })
             }
@@ -121,7 +174,7 @@ impl Network {
                     },
                     protocol: header.next_header,
                     transport: offset + size_of::<Ipv6Header>() as u32,
-                    transport_length: u16::from_be(header.payload_length).into(),
+                    transport_length: length_or_most(header.payload_length),
                     later_fragment: false,
                 })
             }
@@ -133,23 +186,25 @@ impl Network {
 // === impl Transport ===
 
 impl Transport {
-    /// Reads ports and flags; zero for other protocols, later fragments and headers that are cut short.
+    /// Reads ports and flags; zero for other protocols.
     #[inline(always)]
     pub(crate) fn load(skb: *mut __sk_buff, network: &Network) -> Self {
-        if network.later_fragment {
-            return Self::default();
-        }
-        let packed = transport_raw(
-            skb,
-            network.transport,
-            network.protocol.into(),
-            network.transport_length,
-        );
+        let packed = if network.later_fragment {
+            HIDDEN
+        } else {
+            transport_raw(
+                skb,
+                network.transport,
+                network.protocol.into(),
+                network.transport_length,
+            )
+        };
         Self {
             source_port: (packed >> 48) as u16,
             destination_port: (packed >> 32) as u16,
             flags: (packed >> 8) as u8,
-            has_payload: packed & 1 != 0,
+            has_payload: packed & PAYLOAD != 0,
+            is_hidden: packed & HIDDEN != 0,
         }
     }
 
@@ -160,12 +215,16 @@ impl Transport {
     }
 
     /// Whether this packet can only acknowledge or end what exists. A socket that is closed sends such packets through
-    /// one of the kernel's own, so they cannot be held to their sender; forging one gains nothing.
+    /// one of the kernel's own, so they cannot be held to the socket of their connection.
     #[inline(always)]
     pub(crate) const fn is_harmless(&self) -> bool {
         !self.is_syn() && !self.has_payload
     }
 }
+
+/// Bits of what [`transport_raw`] gives.
+const PAYLOAD: u64 = 1;
+const HIDDEN: u64 = 2;
 
 /// The fields of [`Transport`] in one number. A global BPF function, as in `sender`, so that what follows is verified
 /// once and not once per protocol.
@@ -175,17 +234,27 @@ extern "C" fn transport_raw(skb: *mut __sk_buff, offset: u32, protocol: u32, len
     if protocol == u32::from(UDP) {
         return match load::<[u16; 2]>(skb, offset) {
             Some([source, destination]) => pack(source, destination),
-            None => 0,
+            None => HIDDEN,
         };
     }
     if protocol != u32::from(TCP) {
         return 0;
     }
     let Some(header) = load::<TcpHeader>(skb, offset) else {
-        return 0;
+        return HIDDEN;
     };
     let header_length = u32::from(header.data_offset >> 4) * 4;
-    pack(header.source_port, header.destination_port) | u64::from(header.flags) << 8 | u64::from(length > header_length)
+    let payload = if length > header_length { PAYLOAD } else { 0 };
+    pack(header.source_port, header.destination_port) | u64::from(header.flags) << 8 | payload
+}
+
+/// A length field in network byte order; where it is 0, more than any packet has.
+#[inline(always)]
+const fn length_or_most(network_order: u16) -> u32 {
+    match network_order {
+        0 => u32::MAX,
+        length => u16::from_be(length) as u32,
+    }
 }
 
 /// Ports in network byte order, packed in host byte order.

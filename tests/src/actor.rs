@@ -175,12 +175,12 @@ impl Actor {
         self.attempt(&Command::Raw { to, header, bytes })
     }
 
-    /// Sends an IPv4 packet as an Ethernet frame from a packet socket.
-    pub fn frame(&mut self, interface: &str, hardware: [u8; 6], packet: Vec<u8>) -> Result<Attempt> {
+    /// Sends an Ethernet frame from a packet socket; what it carries begins with its `EtherType`.
+    pub fn frame(&mut self, interface: &str, hardware: [u8; 6], carried: Vec<u8>) -> Result<Attempt> {
         self.attempt(&Command::Frame {
             interface: interface.into(),
             hardware,
-            packet,
+            carried,
         })
     }
 

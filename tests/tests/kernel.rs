@@ -17,6 +17,7 @@ use nix::errno::Errno;
 
 /// The directory beside this file.
 mod kernel {
+    mod bind;
     mod connect;
     mod egress;
     mod lifecycle;

@@ -14,7 +14,7 @@ use std::{
 use enforcer_tests::{
     actor::{
         Actor, Attempt, DatagramStyle, HeaderFrom,
-        packet::{syn_packet, udp, udp_packet},
+        packet::{syn_packet, udp, udp_packet, untagged},
     },
     cgroup,
     enter::Place,
@@ -154,9 +154,13 @@ fn handmade_packets_reach_the_metadata_service() {
         web.raw(IMDS_V4, HeaderFrom::Kernel, udp(4000, PORT, b"lab!")).unwrap(),
         Attempt::Done
     );
-    assert_eq!(web.frame("eth0", BRIDGE_HARDWARE, packet).unwrap(), Attempt::Done);
     assert_eq!(
-        web.frame("eth0", BRIDGE_HARDWARE, syn_packet(from, to)).unwrap(),
+        web.frame("eth0", BRIDGE_HARDWARE, untagged(&packet)).unwrap(),
+        Attempt::Done
+    );
+    assert_eq!(
+        web.frame("eth0", BRIDGE_HARDWARE, untagged(&syn_packet(from, to)))
+            .unwrap(),
         Attempt::Done
     );
     let hits = scene.imds_hits().unwrap();

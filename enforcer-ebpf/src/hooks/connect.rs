@@ -18,8 +18,8 @@ use crate::{
     sender::{class_of_caller, identity_of_caller},
 };
 
-const CONTINUE: i32 = 1;
-const REFUSE: i32 = 0;
+pub(crate) const CONTINUE: i32 = 1;
+pub(crate) const REFUSE: i32 = 0;
 const IPPROTO_MPTCP: u32 = 262;
 
 #[cgroup_sock_addr(connect4)]

@@ -22,8 +22,7 @@ pub(crate) fn egress(context: SkBuffContext) -> i32 {
             at_host: false,
         },
     ) {
-        // A credential SYN no socket hook rewrote: TC steers it on the host's side, where there is one. Elsewhere it
-        // finds nobody listening on the endpoint's own port.
+        // A TCP socket's credential SYN that no socket hook rewrote: TC steers it on the host's side.
         Finding::Pass | Finding::Steer(..) => PASS,
         Finding::Drop => DROP,
     }

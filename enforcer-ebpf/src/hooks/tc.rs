@@ -12,17 +12,19 @@ use aya_ebpf::{
 };
 use enforcer_common::{
     address::{Address, target},
+    cgroup::CgroupClass,
     event::{Hook, Outcome},
     settings::Settings,
     verdict::{Reason, TCP},
 };
 
 use crate::{
+    emit::{Decision, emit},
     handshakes::admit,
     inspect::{Finding, Layer, inspect, key, record},
-    packet::{DESTINATION_PORT, Network, SOURCE_PORT, TCP_CHECKSUM, Transport},
+    packet::{DESTINATION_PORT, Network, SOURCE_PORT, TCP_CHECKSUM, Transport, has_stacked_tags, source_v4},
     rules::settings,
-    sender::identity_of_packet,
+    sender::{class_of_packet, identity_of_packet},
 };
 
 const ETHERNET_HEADER: u32 = 14;
@@ -35,6 +37,9 @@ const INGRESS: Layer = Layer {
 #[classifier]
 pub(crate) fn enforcer_in(context: TcContext) -> i32 {
     let skb = context.skb.skb;
+    if has_stacked_tags(skb) {
+        return refuse_stacked_tags(skb);
+    }
     match inspect(skb, &INGRESS) {
         Finding::Pass => TC_ACT_UNSPEC,
         Finding::Drop => TC_ACT_SHOT,
@@ -45,13 +50,16 @@ pub(crate) fn enforcer_in(context: TcContext) -> i32 {
 #[classifier]
 pub(crate) fn enforcer_out(context: TcContext) -> i32 {
     let skb = context.skb.skb;
-    let (Some(settings), Some(network)) = (settings(), Network::load(skb, ETHERNET_HEADER)) else {
+    let Some(settings) = settings() else {
         return TC_ACT_UNSPEC;
     };
-    if network.protocol != TCP || network.source != Address::from_v4(settings.endpoint_address) {
+    if source_v4(skb, ETHERNET_HEADER) != Some(settings.endpoint_address) {
         return TC_ACT_UNSPEC;
     }
-    if Transport::load(skb, &network).source_port != settings.packet_steer_port {
+    let Some(network) = Network::load(skb, ETHERNET_HEADER) else {
+        return TC_ACT_UNSPEC;
+    };
+    if Transport::load(skb, &network).source_port != settings.packet_steer_port || network.protocol != TCP {
         return TC_ACT_UNSPEC;
     }
     replace_port(
@@ -61,6 +69,30 @@ pub(crate) fn enforcer_out(context: TcContext) -> i32 {
         settings.packet_steer_port,
         settings.endpoint_port,
     )
+}
+
+/// The stack takes off tag after tag, so a frame below several of them reaches what a plain one does. No container needs
+/// that.
+#[inline(always)]
+fn refuse_stacked_tags(skb: *mut __sk_buff) -> i32 {
+    if matches!(class_of_packet(skb), CgroupClass::Host) {
+        return TC_ACT_UNSPEC;
+    }
+    emit(&Decision {
+        hook: Hook::TcIngress,
+        outcome: Outcome::Dropped,
+        reason: Reason::StackedTags,
+        target: target::NONE,
+        identity: &identity_of_packet(skb),
+        destination: &Address { words: [0; 4] },
+        destination_port: 0,
+        source: &Address { words: [0; 4] },
+        source_port: 0,
+        protocol: 0,
+        // SAFETY: the program's context.
+        ifindex: unsafe { (*skb).ifindex },
+    });
+    TC_ACT_SHOT
 }
 
 /// Takes a packet for the endpoint to the packet steer port, if its socket may.

@@ -49,10 +49,12 @@ const OWN: (&str, Kind) = ("sock_ops_own", Kind::SockOps);
 
 /// Every hook, in the order of attachment: whoever hands identities on comes before who sends connections here. All of
 /// them are required, and load on Linux 6.1 and newer.
-const HOOKS: [(&str, Kind, At); 9] = [
+const HOOKS: [(&str, Kind, At); 11] = [
     (OWN.0, OWN.1, At::Own),
     ("sock_ops", Kind::SockOps, At::Root),
     ("egress", Kind::SkbEgress, At::Root),
+    ("bind4", Kind::SockAddr, At::Root),
+    ("bind6", Kind::SockAddr, At::Root),
     ("connect4", Kind::SockAddr, At::Root),
     ("connect6", Kind::SockAddr, At::Root),
     ("sendmsg4", Kind::SockAddr, At::Root),

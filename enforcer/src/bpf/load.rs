@@ -17,8 +17,9 @@ use super::{
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/enforcer-hooks"));
 
 /// Every map that outlives the daemon.
-const PINNED_MAPS: [&str; 8] = [
+const PINNED_MAPS: [&str; 9] = [
     "SETTINGS",
+    "PREFIXES",
     "ADDRESSES",
     "CLASSES",
     "SENDERS",

@@ -5,10 +5,11 @@ use std::{collections::HashMap as StdHashMap, net::IpAddr, os::fd::BorrowedFd, s
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, SkStorage},
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, SkStorage},
+    util::nr_cpus,
 };
 use enforcer_common::{
-    address::{Address, AddressRule},
+    address::{Address, AddressRule, PREFIX_WORDS, Prefix},
     cgroup::CgroupClass,
     counter::Counter,
     handshake::Handshake,
@@ -24,18 +25,31 @@ pub(super) fn write_settings(ebpf: &mut Ebpf, settings: &Settings) -> Result<(),
     map.set(0, settings, 0).map_err(map_error("write", "SETTINGS"))
 }
 
-/// Makes the address table say what the configuration says: new rows first, so that nothing is unprotected meanwhile.
+/// Makes the address table and the filter in front of it say what the configuration says. New bits come before new rules,
+/// new rules before the removal of old ones, and old bits go last: nothing is unprotected meanwhile.
 pub(super) fn write_addresses(ebpf: &mut Ebpf, rules: &[(IpAddr, AddressRule)]) -> Result<(), BpfError> {
+    let wanted: StdHashMap<Address, AddressRule> = rules
+        .iter()
+        .map(|(address, rule)| (to_address(*address).canonical().0, *rule))
+        .collect();
+    let mut filter = vec![0_u64; PREFIX_WORDS as usize];
+    for prefix in wanted.keys().map(Prefix::of) {
+        if let Some(word) = filter.get_mut(prefix.word as usize) {
+            *word |= prefix.bit;
+        }
+    }
+    write_filter(ebpf, &filter, |present, wanted| present | wanted)?;
+    write_rules(ebpf, &wanted)?;
+    write_filter(ebpf, &filter, |_present, wanted| wanted)
+}
+
+fn write_rules(ebpf: &mut Ebpf, wanted: &StdHashMap<Address, AddressRule>) -> Result<(), BpfError> {
     let map = ebpf
         .map_mut("ADDRESSES")
         .ok_or(BpfError::Missing { what: "ADDRESSES" })?;
     let mut map: HashMap<&mut MapData, Address, AddressRule> =
         HashMap::try_from(map).map_err(map_error("open", "ADDRESSES"))?;
-    let wanted: StdHashMap<Address, AddressRule> = rules
-        .iter()
-        .map(|(address, rule)| (to_address(*address).canonical().0, *rule))
-        .collect();
-    for (address, rule) in &wanted {
+    for (address, rule) in wanted {
         map.insert(address, rule, 0).map_err(map_error("write", "ADDRESSES"))?;
     }
     let present: Vec<Address> = map
@@ -44,6 +58,19 @@ pub(super) fn write_addresses(ebpf: &mut Ebpf, rules: &[(IpAddr, AddressRule)]) 
         .map_err(map_error("list", "ADDRESSES"))?;
     for address in present.iter().filter(|address| !wanted.contains_key(address)) {
         map.remove(address).map_err(map_error("clean", "ADDRESSES"))?;
+    }
+    Ok(())
+}
+
+fn write_filter(ebpf: &mut Ebpf, filter: &[u64], merge: impl Fn(u64, u64) -> u64) -> Result<(), BpfError> {
+    let map = ebpf.map_mut("PREFIXES").ok_or(BpfError::Missing { what: "PREFIXES" })?;
+    let mut map: Array<&mut MapData, u64> = Array::try_from(map).map_err(map_error("open", "PREFIXES"))?;
+    for (word, wanted) in (0..).zip(filter) {
+        let present = map.get(&word, 0).map_err(map_error("read", "PREFIXES"))?;
+        let merged = merge(present, *wanted);
+        if merged != present {
+            map.set(word, merged, 0).map_err(map_error("write", "PREFIXES"))?;
+        }
     }
     Ok(())
 }
@@ -80,9 +107,8 @@ impl Accepted {
 }
 
 /// Reads counters.
-#[derive(Clone)]
 pub struct Counters {
-    map: Arc<PerCpuArray<MapData, u64>>,
+    map: PerCpuArray<MapData, u64>,
 }
 
 // === impl Counters ===
@@ -96,7 +122,7 @@ impl std::fmt::Debug for Counters {
 impl Counters {
     pub(super) fn try_new(ebpf: &mut Ebpf) -> Result<Self, BpfError> {
         let map = PerCpuArray::try_from(take(ebpf, "COUNTERS")?).map_err(map_error("open", "COUNTERS"))?;
-        Ok(Self { map: Arc::new(map) })
+        Ok(Self { map })
     }
 
     /// The counter's sum over all CPUs, since the map was made (it outlives the daemon).
@@ -106,6 +132,20 @@ impl Counters {
             .get(&counter.to_raw(), 0)
             .map_err(map_error("read", "COUNTERS"))?;
         Ok(values.iter().sum())
+    }
+
+    /// Notes how many dropped events the audit trail has been told of.
+    pub fn note_told(&mut self, dropped: u64) -> Result<(), BpfError> {
+        let failed = map_error("write", "COUNTERS");
+        let cpus = nr_cpus().map_err(|(_, source)| failed(source.into()))?;
+        let mut values = vec![0; cpus];
+        if let Some(first) = values.first_mut() {
+            *first = dropped;
+        }
+        let values = PerCpuValues::try_from(values).map_err(|source| failed(source.into()))?;
+        self.map
+            .set(Counter::EventsDroppedTold.to_raw(), values, 0)
+            .map_err(failed)
     }
 }
 

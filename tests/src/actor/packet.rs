@@ -6,12 +6,29 @@ use enforcer_common::verdict::{TCP, UDP};
 
 /// The `EtherType` of IPv4.
 const IPV4: [u8; 2] = [0x08, 0x00];
+/// A VLAN tag (IEEE 802.1Q) with ID 0, which means no VLAN at all.
+const TAG: [u8; 4] = [0x81, 0x00, 0x00, 0x00];
+/// The flag of a connection's first packet.
 const SYN: u8 = 0x02;
+/// The flag of all its other packets.
+pub const ACK: u8 = 0x10;
 
-/// An Ethernet frame around an IPv4 packet.
+/// An Ethernet frame; what it carries begins with its `EtherType`.
 #[must_use]
-pub fn ethernet(to: [u8; 6], from: [u8; 6], packet: &[u8]) -> Vec<u8> {
-    [&to[..], &from, &IPV4, packet].concat()
+pub fn ethernet(to: [u8; 6], from: [u8; 6], carried: &[u8]) -> Vec<u8> {
+    [&to[..], &from, carried].concat()
+}
+
+/// An IPv4 packet as a frame carries it.
+#[must_use]
+pub fn untagged(packet: &[u8]) -> Vec<u8> {
+    [&IPV4, packet].concat()
+}
+
+/// An IPv4 packet below two VLAN tags.
+#[must_use]
+pub fn double_tagged(packet: &[u8]) -> Vec<u8> {
+    [&TAG, &TAG, &IPV4[..], packet].concat()
 }
 
 /// A UDP datagram in an IPv4 packet.
@@ -35,14 +52,21 @@ pub fn udp(from_port: u16, to_port: u16, payload: &[u8]) -> Vec<u8> {
 /// The first packet of a TCP connection.
 #[must_use]
 pub fn syn_packet(from: SocketAddrV4, to: SocketAddrV4) -> Vec<u8> {
+    tcp_packet(from, to, SYN, &[])
+}
+
+/// A packet of a TCP connection; the number of bytes of its payload is even.
+#[must_use]
+pub fn tcp_packet(from: SocketAddrV4, to: SocketAddrV4, flags: u8, payload: &[u8]) -> Vec<u8> {
     let segment = |checksum: [u8; 2]| {
         [
             &ports(from.port(), to.port())[..],
             &[0, 0, 0, 1],
             &[0; 4],
-            &[0x50, SYN, 0xff, 0xff],
+            &[0x50, flags, 0xff, 0xff],
             &checksum,
             &[0; 2],
+            payload,
         ]
         .concat()
     };
@@ -56,6 +80,16 @@ pub fn syn_packet(from: SocketAddrV4, to: SocketAddrV4) -> Vec<u8> {
     ]
     .concat();
     ipv4(*from.ip(), *to.ip(), TCP, &segment(checksum(&pseudo)))
+}
+
+/// The same packet with a total length of 0, which large packets of the kernel's own have.
+#[must_use]
+pub fn without_length(packet: &[u8]) -> Vec<u8> {
+    packet
+        .iter()
+        .enumerate()
+        .map(|(index, byte)| if matches!(index, 2 | 3) { 0 } else { *byte })
+        .collect()
 }
 
 fn ipv4(from: Ipv4Addr, to: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {

@@ -83,7 +83,7 @@ pub(super) enum Command {
     Frame {
         interface: String,
         hardware: [u8; 6],
-        packet: Vec<u8>,
+        carried: Vec<u8>,
     },
     Join {
         cgroup: PathBuf,

@@ -81,8 +81,8 @@ fn obey(sockets: &mut Sockets, command: Command) -> io::Result<Answer> {
         Command::Frame {
             interface,
             hardware,
-            packet,
-        } => send_frame(&interface, hardware, &packet)?,
+            carried,
+        } => send_frame(&interface, hardware, &carried)?,
         Command::Join { cgroup } => cgroup::join(&cgroup).map_err(io::Error::other)?,
         Command::Crowd {
             to,
@@ -168,14 +168,14 @@ fn send_raw(to: Ipv4Addr, header: HeaderFrom, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// The kernel's own list of interface addresses has what a packet socket must be bound to.
-fn send_frame(interface: &str, hardware: [u8; 6], packet: &[u8]) -> io::Result<()> {
+fn send_frame(interface: &str, hardware: [u8; 6], carried: &[u8]) -> io::Result<()> {
     let link = getifaddrs()?
         .filter(|entry| entry.interface_name == interface)
         .find_map(|entry| entry.address?.as_link_addr().copied())
         .ok_or(Errno::ENODEV)?;
     let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
     bind(socket.as_raw_fd(), &link)?;
-    let frame = ethernet(hardware, link.addr().unwrap_or_default(), packet);
+    let frame = ethernet(hardware, link.addr().unwrap_or_default(), carried);
     send(socket.as_raw_fd(), &frame, MsgFlags::empty())?;
     Ok(())
 }

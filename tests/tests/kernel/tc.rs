@@ -9,7 +9,7 @@ use enforcer_common::{
 use enforcer_tests::{
     actor::{
         Actor, Attempt, Family, Patience,
-        packet::{syn_packet, udp_packet},
+        packet::{ACK, double_tagged, syn_packet, tcp_packet, udp_packet, untagged, without_length},
     },
     audit::Record,
     scene::Scene,
@@ -36,7 +36,10 @@ fn send_syn_to_steer_port(container: &mut Actor) {
         panic!("the endpoint is IPv4")
     };
     let packet = syn_packet(SocketAddrV4::new(container.address(), 4000), steer);
-    assert_eq!(container.frame("eth0", BRIDGE_HARDWARE, packet).unwrap(), Attempt::Done);
+    assert_eq!(
+        container.frame("eth0", BRIDGE_HARDWARE, untagged(&packet)).unwrap(),
+        Attempt::Done
+    );
 }
 
 fn is_drop(record: &Record) -> bool {
@@ -48,10 +51,45 @@ fn frames_of_a_container_do_not_reach_the_metadata_service() {
     let (mut scene, mut web) = scene_with_container("web");
     let (from, to) = (SocketAddrV4::new(web.address(), 4000), SocketAddrV4::new(IMDS_V4, 80));
     for packet in [udp_packet(from, to, b"lab!"), syn_packet(from, to)] {
-        assert_eq!(web.frame("eth0", BRIDGE_HARDWARE, packet).unwrap(), Attempt::Done);
+        assert_eq!(
+            web.frame("eth0", BRIDGE_HARDWARE, untagged(&packet)).unwrap(),
+            Attempt::Done
+        );
     }
     recorded(&scene, Hook::TcIngress, Outcome::Dropped, Reason::RawPacket, "web");
     assert_nothing_reached_the_metadata_service(&mut scene);
+}
+
+#[test]
+fn frames_below_stacked_tags_do_not_reach_the_metadata_service() {
+    let (mut scene, mut web) = scene_with_container("web");
+    let (from, to) = (SocketAddrV4::new(web.address(), 4000), SocketAddrV4::new(IMDS_V4, 80));
+    for packet in [udp_packet(from, to, b"lab!"), syn_packet(from, to)] {
+        let frame = double_tagged(&packet);
+        assert_eq!(web.frame("eth0", BRIDGE_HARDWARE, frame).unwrap(), Attempt::Done);
+    }
+    recorded(&scene, Hook::TcIngress, Outcome::Dropped, Reason::StackedTags, "web");
+    assert_nothing_reached_the_metadata_service(&mut scene);
+}
+
+#[test]
+fn frames_cannot_acknowledge_or_feed_a_connection_to_the_steer_port() {
+    let (scene, mut web) = scene_with_container("web");
+    let SocketAddr::V4(steer) = STEER else {
+        panic!("the endpoint is IPv4")
+    };
+    let from = SocketAddrV4::new(web.address(), 4000);
+    let request = tcp_packet(from, steer, ACK, b"GET /v2/credentials/x HTTP/1.0\r\n\r\n");
+    for packet in [tcp_packet(from, steer, ACK, &[]), without_length(&request), request] {
+        let last = scene.audit().records().unwrap().len();
+        assert_eq!(
+            web.frame("eth0", BRIDGE_HARDWARE, untagged(&packet)).unwrap(),
+            Attempt::Done
+        );
+        let is_news = |record: &Record| is_drop(record) && record.seq > last as u64;
+        let record = scene.audit().wait_for(is_news).unwrap();
+        assert_eq!(record.reason.as_deref(), Some(Reason::SenderMismatch.name()));
+    }
 }
 
 #[test]
