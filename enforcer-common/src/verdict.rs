@@ -208,7 +208,7 @@ mod tests {
                 },
                 Reason::EndpointProtocol,
             ),
-            (Attempt { port: 51680, ..GUARDED }, Reason::EndpointPort),
+            (Attempt { port: 21680, ..GUARDED }, Reason::EndpointPort),
             (
                 Attempt {
                     spelling: Spelling::Embedded,

@@ -52,9 +52,9 @@ pub const IMDS_OVER_V6: SocketAddr = SocketAddr::new(IpAddr::V6(IMDS_V6), 80);
 /// The credential endpoint as containers write it.
 pub const ENDPOINT: SocketAddr = SocketAddr::new(ENDPOINT_ADDRESS, 80);
 /// Where socket hooks steer to.
-pub const STEER: SocketAddr = SocketAddr::new(ENDPOINT_ADDRESS, 51680);
+pub const STEER: SocketAddr = SocketAddr::new(ENDPOINT_ADDRESS, 21680);
 /// Where TC steers to.
-pub const PACKET_STEER: SocketAddr = SocketAddr::new(ENDPOINT_ADDRESS, 51681);
+pub const PACKET_STEER: SocketAddr = SocketAddr::new(ENDPOINT_ADDRESS, 21681);
 const ENDPOINT_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 170, 2));
 
 /// The "host" and the metadata service's namespaces, linked.

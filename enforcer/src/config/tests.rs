@@ -57,7 +57,7 @@ fn an_empty_file_means_the_defaults() {
             config.endpoint.steer_port,
             config.endpoint.packet_steer_port
         ),
-        (80, 51680, 51681)
+        (80, 21680, 21681)
     );
     assert_eq!(config.audit.output, AuditOutput::Stdout);
     assert!(matches!(config.upstream, Upstream::Embedded(roles) if roles.is_empty()));
@@ -178,7 +178,7 @@ fn values_that_do_not_go_together_are_refused() {
     let other = |text: &str| format!("{TASK}{}", TASK.replace("web", text));
     let agent = |address: &str| format!("[endpoint]\nupstream = \"ecs-agent\"\nagent = \"{address}\"");
     for (text, error) in [
-        ("[endpoint]\nport = 51680".to_owned(), "three different ports"),
+        ("[endpoint]\nport = 21680".to_owned(), "three different ports"),
         (
             "[endpoint]\naddress = \"127.0.0.1\"".to_owned(),
             "endpoint.address: 127.0.0.1",
@@ -234,7 +234,7 @@ fn values_that_do_not_go_together_are_refused() {
         (agent("0.0.0.0:51679"), "is no address to connect to"),
         (agent("127.0.0.1:0"), "is no address to connect to"),
         (
-            agent("[::ffff:169.254.170.2]:51680"),
+            agent("[::ffff:169.254.170.2]:21680"),
             "is at the endpoint's own address",
         ),
         (agent("169.254.169.254:80"), "is at one of metadata.addresses"),

@@ -25,8 +25,10 @@ const GUARDED_CGROUPS: [&str; 4] = [
 ];
 const ENDPOINT_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 170, 2);
 const ENDPOINT_PORT: u16 = 80;
-const STEER_PORT: u16 = 51680;
-const PACKET_STEER_PORT: u16 = 51681;
+/// The steer ports lie below the range the kernel itself picks ports from (32768 and up): `listen` without `bind` passes no
+/// hook, and must not be handed one of them.
+const STEER_PORT: u16 = 21680;
+const PACKET_STEER_PORT: u16 = 21681;
 const AGENT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 51679);
 const DRAIN_SECONDS: u32 = 5;
 const METADATA_ADDRESSES: [IpAddr; 2] = [

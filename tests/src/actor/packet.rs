@@ -137,7 +137,7 @@ mod tests {
     use super::{checksum, syn_packet, udp_packet};
 
     const FROM: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 77, 0, 10), 40000);
-    const TO: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(169, 254, 170, 2), 51680);
+    const TO: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(169, 254, 170, 2), 21680);
 
     #[test]
     fn the_checksum_is_that_of_the_rfc() {
