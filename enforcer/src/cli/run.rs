@@ -25,7 +25,10 @@ impl Run {
             .enable_all()
             .build()
             .map_err(|error| anyhow!("cannot start the runtime: {error}"))?;
-        runtime.block_on(app::run(&config))?;
+        let ended = runtime.block_on(app::run(&config));
+        // Everything is stopped and told. Reading a credentials file may hang on its file system; nobody waits for that.
+        runtime.shutdown_background();
+        ended?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -1,11 +1,13 @@
 //! Provider `file`: credentials that something else writes, in the JSON of the AWS `credential_process` contract.
 //!
 //! The file is best replaced by renaming; what is half written is not valid JSON, and is looked at again when it
-//! changes. No error quotes the content.
+//! changes. Until then the earlier credentials are served, as long as they last. No error quotes the content.
 
 use std::{
-    fmt, fs, io,
-    os::unix::fs::MetadataExt,
+    fmt,
+    fs::{self, OpenOptions},
+    io::{self, Read},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::PathBuf,
     sync::{PoisonError, RwLock},
 };
@@ -33,9 +35,9 @@ pub(super) struct CredentialsFile {
 struct State {
     /// Which version of the file this is; none if there was none.
     version: Option<Version>,
-    /// None if the file had none that can be used.
+    /// The last ones that could be read; none if there never were any.
     credentials: Option<Rendered>,
-    /// Whether an error was logged that is still true.
+    /// Whether it was logged that there are no credentials, and that is still so.
     reported: bool,
 }
 
@@ -81,6 +83,8 @@ struct Answer<'a> {
 enum FileError {
     #[error("{source}")]
     Read { source: io::Error },
+    #[error("it is not a regular file")]
+    NotAFile,
     #[error("it is larger than {MAX_BYTES} bytes")]
     TooLarge,
     #[error("line {line}, column {column}: not JSON as credential_process defines it")]
@@ -137,22 +141,26 @@ impl CredentialsFile {
         // Before reading: a change in between is then found by the next look.
         let version = Version::of(&self.path).ok();
         let read = self.read();
-        {
+        let expires = {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
             state.version = version;
             state.reported = false;
-            state.credentials = read.as_ref().ok().cloned();
-        }
-        match read {
-            Ok(credentials) if credentials.expires <= Timestamp::now() => {
-                self.report(&FileError::Expired {
-                    at: credentials.expires,
-                });
+            if let Ok(credentials) = &read {
+                state.credentials = Some(credentials.clone());
             }
-            Ok(credentials) => {
-                info!(file = %self.path.display(), role = self.role_arn, expires = %credentials.expires, "credentials loaded");
+            state.credentials.as_ref().map(|credentials| credentials.expires)
+        };
+        let valid = expires.filter(|expires| Timestamp::now() < *expires);
+        match (read, valid) {
+            (Ok(_), Some(expires)) => {
+                info!(file = %self.path.display(), role = self.role_arn, %expires, "credentials loaded");
             }
-            Err(error) => self.report(&error),
+            (Ok(Rendered { expires: at, .. }), None) => self.report(&FileError::Expired { at }),
+            (Err(error), Some(expires)) => {
+                error!(file = %self.path.display(), role = self.role_arn, %error, %expires,
+                    "cannot use the file; serving the credentials it had before until they expire");
+            }
+            (Err(error), None) => self.report(&error),
         }
     }
 
@@ -161,14 +169,23 @@ impl CredentialsFile {
         self.state.write().unwrap_or_else(PoisonError::into_inner).reported = true;
     }
 
+    /// Never waits for a writer, whatever kind of file it is, and never reads more than it may.
     fn read(&self) -> Result<Rendered, FileError> {
-        let size = fs::metadata(&self.path)
-            .map_err(|source| FileError::Read { source })?
-            .len();
-        if size > MAX_BYTES {
+        let failed = |source| FileError::Read { source };
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(&self.path)
+            .map_err(failed)?;
+        if !file.metadata().map_err(failed)?.is_file() {
+            return Err(FileError::NotAFile);
+        }
+        let mut text = Vec::new();
+        let mut limited = file.take(MAX_BYTES + 1);
+        limited.read_to_end(&mut text).map_err(failed)?;
+        if limited.limit() == 0 {
             return Err(FileError::TooLarge);
         }
-        let text = fs::read(&self.path).map_err(|source| FileError::Read { source })?;
         render(&text, &self.role_arn)
     }
 }

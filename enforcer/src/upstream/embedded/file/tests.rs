@@ -3,6 +3,7 @@
 use std::{fs, path::Path};
 
 use jiff::{SignedDuration, Timestamp};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::{CredentialsFile, render};
 use crate::{attribution::TaskName, config::Role};
@@ -72,24 +73,54 @@ fn expired_credentials_are_not_served() {
 }
 
 #[test]
-fn a_changed_file_is_taken_over_and_a_broken_or_removed_one_stops_being_served() {
+fn a_changed_file_is_taken_over_and_a_broken_or_removed_one_ends_nothing_early() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("web.json");
     let file = load(&path);
     assert_eq!(file.current(Timestamp::now()), None);
-    // Each step changes the size, so that it is another version whatever the clock's resolution is.
+    let renewed = GOOD.replace("ASIAEXAMPLE", "ASIARENEWED");
+    let expires: Timestamp = "2130-01-02T03:04:05Z".parse().unwrap();
+    // Each step changes the size or the file, so that it is another version whatever the clock's resolution is.
     for (text, served) in [
-        (Some(GOOD), true),
-        (Some("{"), false),
-        (Some(GOOD), true),
-        (None, false),
+        (Some("{"), None),
+        (Some(GOOD), Some("ASIAEXAMPLE")),
+        (Some("{"), Some("ASIAEXAMPLE")),
+        (Some(renewed.as_str()), Some("ASIARENEWED")),
+        (None, Some("ASIARENEWED")),
     ] {
         match text {
             Some(text) => fs::write(&path, text).unwrap(),
             None => fs::remove_file(&path).unwrap(),
         }
         file.reload_if_changed();
-        assert_eq!(file.current(Timestamp::now()).is_some(), served, "{text:?}");
+        let current = file.current(Timestamp::now());
+        let current = current.map(|body| String::from_utf8(body.into()).unwrap());
+        assert_eq!(current.is_some(), served.is_some(), "{text:?}");
+        assert!(
+            current.unwrap_or_default().contains(served.unwrap_or_default()),
+            "{text:?}"
+        );
+        assert_eq!(file.current(expires), None);
+    }
+}
+
+#[test]
+fn only_a_regular_file_of_reasonable_size_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let read = |path: &Path| load(path).read().unwrap_err().to_string();
+    assert_eq!(read(directory.path()), "it is not a regular file");
+    assert_eq!(read(Path::new("/dev/zero")), "it is not a regular file");
+    let pipe = directory.path().join("pipe");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR, 0).unwrap();
+    assert_eq!(
+        read(&pipe),
+        "it is not a regular file",
+        "and nobody waits for its writer"
+    );
+    let path = directory.path().join("web.json");
+    for (size, large) in [(64 * 1024, false), (64 * 1024 + 1, true)] {
+        fs::write(&path, GOOD.to_owned() + &" ".repeat(size - GOOD.len())).unwrap();
+        assert_eq!(load(&path).read().is_err(), large, "{size}");
     }
 }
 
