@@ -43,6 +43,7 @@ const OUTSIDE: &str = "outside";
 pub struct Builder {
     tasks: Vec<(String, PathBuf)>,
     audit_file: Option<String>,
+    upstream: Option<&'static str>,
 }
 
 /// A running scene. Its fields are dropped in this order: what runs first, then what it runs in.
@@ -77,6 +78,13 @@ impl Builder {
     #[must_use]
     pub fn outside_task(self, name: &str) -> Self {
         self.task_in(name, OUTSIDE)
+    }
+
+    /// Has the enforcer stand in front of an ECS agent, which the lab does not have.
+    #[must_use]
+    pub fn in_front_of_ecs_agent(mut self) -> Self {
+        self.upstream = Some("ecs-agent");
+        self
     }
 
     /// Sends the audit trail to a file of the scene instead of [`Scene::audit`].
@@ -124,7 +132,8 @@ impl Builder {
             cgroup::create(&directory.join(cgroup))?;
         }
         let audit = self.audit_file.as_deref().unwrap_or("-");
-        let configuration = task::configuration(&mount, &Path::new("/").join(&name), &tasks, audit);
+        let upstream = self.upstream.unwrap_or("embedded");
+        let configuration = task::configuration(&mount, &Path::new("/").join(&name), &tasks, [audit, upstream]);
         write_configuration(&keeper, &configuration, &tasks)?;
 
         let outside = |network: &NetNs| Place {

@@ -51,6 +51,9 @@ pub const IMDS_OVER_V6: SocketAddr = SocketAddr::new(IpAddr::V6(IMDS_V6), 80);
 
 /// The credential endpoint as containers write it.
 pub const ENDPOINT: SocketAddr = SocketAddr::new(ENDPOINT_ADDRESS, 80);
+/// The ECS agent's own port, in the host's network namespace.
+pub const AGENT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 51679);
+
 /// Where socket hooks steer to.
 pub const STEER: SocketAddr = SocketAddr::new(ENDPOINT_ADDRESS, 21680);
 /// Where TC steers to.

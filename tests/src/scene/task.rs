@@ -111,7 +111,7 @@ credentials-file = "{}"
 
 /// The enforcer's configuration file. `mount` is where cgroups are mounted, `scene` the scene's cgroup below it, with a
 /// leading slash.
-pub(super) fn configuration(mount: &Path, scene: &Path, tasks: &[Task], audit: &str) -> String {
+pub(super) fn configuration(mount: &Path, scene: &Path, tasks: &[Task], [audit, upstream]: [&str; 2]) -> String {
     let root = mount.join(scene.strip_prefix("/").unwrap_or(scene)).join(super::ROOT);
     let mut text = format!(
         r#"[cgroups]
@@ -121,6 +121,9 @@ guarded = []
 
 [audit]
 output = "{audit}"
+
+[endpoint]
+upstream = "{upstream}"
 "#,
         root.display(),
         scene.join(super::HOST).display(),

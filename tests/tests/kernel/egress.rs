@@ -11,8 +11,9 @@ use enforcer_tests::{
         Actor, Attempt, HeaderFrom,
         packet::{syn_packet, udp, udp_packet},
     },
+    audit::Record,
     scene::Scene,
-    topology::{IMDS_V4, STEER},
+    topology::{AGENT, ENDPOINT, IMDS_V4, STEER},
 };
 
 use crate::{EPERM, assert_nothing_reached_the_metadata_service, recorded, scene};
@@ -53,6 +54,10 @@ fn raw_packets_of_a_host_process_reach_the_metadata_service() {
     let mut host = scene.host_process().unwrap();
     assert_eq!(raw_packets_to_the_metadata_service(&mut host), [Attempt::Done; 2]);
     assert_eq!(scene.imds_hits().unwrap().datagrams, 2);
+    let is_recorded = |record: &Record| {
+        record.hook.as_deref() == Some(Hook::Egress.name()) && record.is_verdict(Outcome::Allowed.name())
+    };
+    scene.audit().wait_for(is_recorded).unwrap();
 }
 
 #[test]
@@ -73,4 +78,20 @@ fn a_handmade_connection_to_the_steer_port_is_dropped() {
         .wait_for(|record| record.is_verdict(Outcome::Dropped.name()))
         .unwrap();
     assert!(record.is_of("web") && record.is_to(*steer.ip()), "{record:?}");
+}
+
+#[test]
+fn a_host_mode_container_cannot_go_around_the_enforcer_to_the_agent() {
+    let scene = Scene::builder().task("web").in_front_of_ecs_agent().start().unwrap();
+    let mut web = scene.host_container("web").unwrap();
+    assert_eq!(web.connect(AGENT).unwrap(), EPERM);
+    recorded(&scene, Hook::Connect4, Outcome::Denied, Reason::AgentDirect, "web");
+    for to in [AGENT, ENDPOINT] {
+        let SocketAddr::V4(to) = to else {
+            panic!("the agent is IPv4")
+        };
+        let packet = syn_packet(SocketAddrV4::new(web.address(), 4000), to);
+        assert_eq!(web.raw(*to.ip(), HeaderFrom::Sender, packet).unwrap(), EPERM, "{to}");
+    }
+    recorded(&scene, Hook::Egress, Outcome::Dropped, Reason::RawPacket, "web");
 }
