@@ -4,7 +4,7 @@
 //! A [`scene::Scene`] is built from guards, each of which removes what it made: [`keeper`] holds the namespaces and
 //! takes the scene down even when the test is killed, [`topology`] is the network, [`actor`]s are the processes that
 //! try things, [`imds`] counts what reaches the metadata service, [`enforcer`] is the program under test and [`audit`]
-//! its feed. [`demo`] shows it all to a person, [`bench`] measures what it costs.
+//! its feed. [`demo`] shows it all to a person, [`mod@bench`] measures what it costs.
 //!
 //! Everything a scene needs is in the kernel and in the `lab` program beside the tests, which plays all these parts;
 //! so it also runs as the only program of a virtual machine.
