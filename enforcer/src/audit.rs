@@ -23,6 +23,8 @@ use self::{queue::Queue, redact::Redactor, writer::Writer};
 pub use self::{
     queue::{Recorder, Totals},
     record::{Endpoint, KernelDecision, Request, Verdict},
+    redact::check_key,
+    sink::check_output,
 };
 use crate::config;
 
@@ -39,6 +41,12 @@ pub enum AuditError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// The output is a pipe that nobody reads.
+    #[error("nobody reads the audit output {path}; start its reader first, or set audit.output")]
+    NoReader {
+        /// The pipe.
+        path: PathBuf,
     },
     /// The key that hides credential IDs cannot be read or made.
     #[error("cannot {operation} the audit key {path}: {source}; check audit.key-file and its directory")]

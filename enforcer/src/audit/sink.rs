@@ -3,34 +3,102 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
-    os::{fd::AsFd, unix::fs::OpenOptionsExt},
+    os::{
+        fd::AsFd,
+        unix::fs::{FileExt, OpenOptionsExt},
+    },
+    path::Path,
 };
+
+use rustix::fs::{Access, OFlags, access, fcntl_getfl, fcntl_setfl};
 
 use super::AuditError;
 use crate::config::AuditOutput;
 
+/// A file that records are appended to.
+struct Appended {
+    file: File,
+    /// Whether it ends within a line: somebody was killed while writing it.
+    torn: bool,
+}
+
 /// Opens the output. Neither kind has a buffer of its own: what it took, the kernel has.
 pub(super) fn open(output: &AuditOutput) -> Result<Box<dyn Write + Send>, AuditError> {
-    let failed = |path: &str| {
-        let path = path.into();
-        |source| AuditError::Open { path, source }
-    };
     match output {
         AuditOutput::Stdout => {
-            let stdout = io::stdout()
-                .as_fd()
-                .try_clone_to_owned()
-                .map_err(failed("/dev/stdout"))?;
+            let stdout = io::stdout().as_fd().try_clone_to_owned();
+            let stdout = stdout.map_err(failed(Path::new("/dev/stdout")))?;
             Ok(Box::new(File::from(stdout)))
         }
         AuditOutput::File(path) => {
-            let file = OpenOptions::new()
-                .create(true)
-                .append(true)
-                .mode(0o600)
-                .open(path)
-                .map_err(failed(&path.to_string_lossy()))?;
-            Ok(Box::new(file))
+            let file = append(path, true).map_err(failed(path))?;
+            let torn = is_torn(path).map_err(failed(path))?;
+            Ok(Box::new(Appended { file, torn }))
         }
+    }
+}
+
+/// Whether the output could be opened. Creates nothing.
+pub fn check_output(output: &AuditOutput) -> Result<(), AuditError> {
+    let AuditOutput::File(path) = output else {
+        return Ok(());
+    };
+    let opened = match append(path, false) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let directory = path.parent().unwrap_or(path);
+            access(directory, Access::WRITE_OK | Access::EXEC_OK).map_err(io::Error::from)
+        }
+        opened => opened.map(drop),
+    };
+    opened.map_err(failed(path))
+}
+
+fn failed(path: &Path) -> impl Fn(io::Error) -> AuditError {
+    |source| {
+        let path = path.to_owned();
+        // What opening a pipe gives; waiting for a reader could take forever.
+        if source.raw_os_error() == Some(libc::ENXIO) {
+            return AuditError::NoReader { path };
+        }
+        AuditError::Open { path, source }
+    }
+}
+
+/// Opens without waiting, then writes as slowly as it must be.
+fn append(path: &Path, create: bool) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .create(create)
+        .append(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
+    Ok(file)
+}
+
+fn is_torn(path: &Path) -> io::Result<bool> {
+    let metadata = path.metadata()?;
+    if !metadata.is_file() || metadata.len() == 0 {
+        return Ok(false);
+    }
+    let mut last = [0];
+    File::open(path)?.read_exact_at(&mut last, metadata.len() - 1)?;
+    Ok(last != *b"\n")
+}
+
+// === impl Appended ===
+
+impl Write for Appended {
+    /// Ends a torn line first, so that it does not swallow a record.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.torn {
+            self.file.write_all(b"\n")?;
+            self.torn = false;
+        }
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
     }
 }

@@ -16,10 +16,11 @@ use enforcer_common::{
 };
 use jiff::Timestamp;
 use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::{
-    Audit, AuditError, Endpoint, KernelDecision, Recorder, Request, Totals, Verdict, queue::Queue, record::Record,
-    redact::Redactor, writer::Writer,
+    Audit, AuditError, Endpoint, KernelDecision, Recorder, Request, Totals, Verdict, check_key, check_output,
+    queue::Queue, record::Record, redact::Redactor, sink, writer::Writer,
 };
 use crate::{
     attribution::{Located, TaskName},
@@ -252,6 +253,41 @@ async fn a_full_disk_is_accounted_for() {
     assert_eq!((totals.emitted, totals.delivered, totals.dropped), (100, 0, 100));
 }
 
+#[tokio::test]
+async fn a_torn_line_does_not_swallow_the_next_record() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("audit.jsonl");
+    for (before, after) in [("", ""), ("{}\n", "{}\n"), ("{\"seq\":1,", "{\"seq\":1,\n")] {
+        fs::write(&file, before).unwrap();
+        let audit = Audit::start(&config(directory.path(), AuditOutput::File(file.clone()))).unwrap();
+        audit.recorder().kernel(Timestamp::now(), kernel());
+        assert_eq!(consistent(audit.close(DEADLINE).await).delivered, 1);
+        let text = fs::read_to_string(&file).unwrap();
+        let record = text.strip_prefix(after).unwrap();
+        assert!(serde_json::from_str::<serde_json::Value>(record).is_ok(), "{record}");
+    }
+}
+
+#[test]
+fn looking_at_an_output_creates_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("audit.jsonl");
+    check_output(&AuditOutput::File(file.clone())).unwrap();
+    assert!(!file.exists());
+    assert!(check_output(&AuditOutput::File(file.join("below"))).is_err());
+    assert!(check_output(&AuditOutput::File(directory.path().to_owned())).is_err());
+}
+
+#[test]
+fn a_pipe_without_a_reader_is_refused_instead_of_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let pipe = directory.path().join("pipe");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let output = AuditOutput::File(pipe);
+    assert!(matches!(check_output(&output), Err(AuditError::NoReader { .. })));
+    assert!(matches!(sink::open(&output), Err(AuditError::NoReader { .. })));
+}
+
 /// Takes a few bytes at a time, and fails once in the middle of a line.
 struct Flaky {
     written: Arc<Mutex<Vec<u8>>>,
@@ -308,6 +344,10 @@ fn the_key_is_made_once_and_kept_from_others() {
     let directory = tempfile::tempdir().unwrap();
     let key = directory.path().join("state/audit.key");
     let id = CredentialId::requested("id");
+    check_key(&key).unwrap();
+    assert!(!key.parent().unwrap().exists(), "looking changes nothing");
+    fs::create_dir(directory.path().join("state")).unwrap();
+    std::os::unix::fs::symlink(directory.path().join("elsewhere"), key.with_extension("new")).unwrap();
     let first = Redactor::load_or_create(&key).unwrap().hash(&id);
     assert_eq!(Redactor::load_or_create(&key).unwrap().hash(&id), first);
     assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
@@ -316,4 +356,6 @@ fn the_key_is_made_once_and_kept_from_others() {
         Redactor::load_or_create(&key),
         Err(AuditError::KeyLength { found: 33, .. })
     ));
+    assert!(check_key(&key).is_err());
+    assert!(!directory.path().join("elsewhere").exists());
 }
