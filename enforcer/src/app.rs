@@ -11,7 +11,6 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tracing::{info, warn};
 
-use self::kernel::OwnCgroupError;
 use crate::{
     attribution::Attributor,
     audit::{self, Audit, AuditError, kernel::Feed},
@@ -26,6 +25,7 @@ use crate::{
         links,
     },
     policy::Ownership,
+    preflight::{self, OwnCgroupError},
     signal::{SignalError, Signals},
     supervisor::{Supervisor, TaskEnded},
     upstream::Upstream,
@@ -115,7 +115,7 @@ impl Running {
     async fn start(config: &Config, audit: &Audit) -> Result<Self, AppError> {
         let cgroups = CgroupFs::find(config.cgroups.root.as_deref())?;
         let attributor = Arc::new(attributor(config, &cgroups));
-        let own_cgroup = kernel::own_cgroup(&cgroups)?;
+        let own_cgroup = preflight::own_cgroup(&cgroups)?;
         let bpf_config = kernel::bpf_config(config, &cgroups, &own_cgroup);
         let mut bpf = Bpf::load(&bpf_config)?;
         let rules = kernel::class_rules(config, &own_cgroup);

@@ -1,20 +1,21 @@
 //! Preflight: what this host offers and lacks. Nothing here changes anything.
 
 use std::{
-    fs,
-    io::Write,
+    fmt,
     net::{Ipv4Addr, SocketAddrV4},
     os::fd::AsFd,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 use serde::Serialize;
 
 use crate::{
+    audit::{check_key, check_output},
     bpf,
     config::{AuditOutput, Config, Upstream},
-    host::cgroupfs::CgroupFs,
+    host::cgroupfs::{CgroupError, CgroupFs},
+    upstream::unusable,
 };
 
 /// The oldest supported kernel.
@@ -25,17 +26,48 @@ const OLDEST_KERNEL: (u32, u32) = (6, 1);
 pub struct Finding {
     /// Short name.
     pub name: &'static str,
-    /// Whether `enforcer run` can live with it.
-    pub ok: bool,
+    /// How it is.
+    pub state: State,
     /// What was found.
     pub means: String,
-    /// What to do; none if it is fine.
+    /// What to do; none if it is fine, or if `means` says it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advice: Option<String>,
 }
 
-/// What one check found: why it is fine, or what is wrong and what to do.
-type Outcome = Result<String, (String, String)>;
+/// How something is, in order of gravity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// As it should be.
+    Ok,
+    /// `enforcer run` works, but not all of what it is configured for.
+    Warn,
+    /// `enforcer run` does not work.
+    Fail,
+}
+
+/// What one check found: why it is fine, or what is wrong.
+type Outcome = Result<String, Problem>;
+
+/// What is not as it should be.
+#[derive(Debug)]
+pub struct Problem {
+    state: State,
+    means: String,
+    advice: Option<String>,
+}
+
+/// The enforcer cannot tell its own connections from others.
+#[derive(Debug, thiserror::Error)]
+pub enum OwnCgroupError {
+    /// Its cgroup cannot be told.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// It is not in one of its own.
+    #[error("the enforcer runs in the root cgroup: start it as a service, or in a cgroup made for it alone")]
+    Root,
+}
 
 /// Looks at everything that `enforcer run` needs.
 #[must_use]
@@ -45,11 +77,12 @@ pub fn check(config: &Config) -> Vec<Finding> {
         finding("kernel", kernel()),
         finding("btf", btf()),
         finding("cgroup root", cgroup_root(config)),
-        finding("own cgroup", own_cgroup(config)),
+        finding("own cgroup", running_in(config)),
         finding("bpffs", bpffs(&config.pin_dir)),
         finding("hooks", hooks()),
         finding("endpoint ports", endpoint_ports(config)),
         finding("audit output", audit_output(&config.audit.output)),
+        finding("audit key", audit_key(&config.audit.key_file)),
         finding("credentials files", credentials_files(&config.upstream)),
     ]
 }
@@ -57,15 +90,53 @@ pub fn check(config: &Config) -> Vec<Finding> {
 /// A finding out of a check's outcome.
 #[must_use]
 pub fn finding(name: &'static str, outcome: Outcome) -> Finding {
-    let (ok, means, advice) = match outcome {
-        Ok(means) => (true, means, None),
-        Err((means, advice)) => (false, means, Some(advice)),
+    let (state, means, advice) = match outcome {
+        Ok(means) => (State::Ok, means, None),
+        Err(Problem { state, means, advice }) => (state, means, advice),
     };
     Finding {
         name,
-        ok,
+        state,
         means,
         advice,
+    }
+}
+
+/// The enforcer's own cgroup, relative to the cgroup2 mount.
+pub fn own_cgroup(cgroups: &CgroupFs) -> Result<PathBuf, OwnCgroupError> {
+    let own = cgroups.own()?;
+    match own.parent() {
+        Some(_) => Ok(own),
+        None => Err(OwnCgroupError::Root),
+    }
+}
+
+// === impl Problem ===
+
+impl Problem {
+    /// An error whose text says what to do about it.
+    #[must_use]
+    pub fn told(error: &impl fmt::Display) -> Self {
+        Self {
+            state: State::Fail,
+            means: error.to_string(),
+            advice: None,
+        }
+    }
+
+    fn new(means: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self {
+            state: State::Fail,
+            means: means.into(),
+            advice: Some(advice.into()),
+        }
+    }
+
+    fn warn(self) -> Self {
+        Self {
+            state: State::Warn,
+            ..self
+        }
     }
 }
 
@@ -73,9 +144,9 @@ fn root() -> Outcome {
     if rustix::process::geteuid().is_root() {
         return Ok("running as root".to_owned());
     }
-    Err((
-        "not running as root".to_owned(),
-        "run it as root: loading hooks needs CAP_BPF, CAP_NET_ADMIN and more".to_owned(),
+    Err(Problem::new(
+        "not running as root",
+        "run it as root: loading hooks needs CAP_BPF, CAP_NET_ADMIN and more",
     ))
 }
 
@@ -85,7 +156,7 @@ fn kernel() -> Outcome {
     let (major, minor) = OLDEST_KERNEL;
     match version(&release) {
         Some(version) if version >= OLDEST_KERNEL => Ok(format!("Linux {release}")),
-        Some(_) | None => Err((
+        Some(_) | None => Err(Problem::new(
             format!("Linux {release} is older than {major}.{minor}"),
             format!("use a kernel of {major}.{minor} or newer"),
         )),
@@ -103,40 +174,33 @@ fn btf() -> Outcome {
     if Path::new(BTF).exists() {
         return Ok(format!("type information in {BTF}"));
     }
-    Err((
+    Err(Problem::new(
         format!("{BTF} does not exist"),
-        "use a kernel built with CONFIG_DEBUG_INFO_BTF".to_owned(),
+        "use a kernel built with CONFIG_DEBUG_INFO_BTF",
     ))
 }
 
 fn cgroup_root(config: &Config) -> Outcome {
-    let advice = "mount cgroup2, or set cgroups.root to a directory on it";
     let cgroups = cgroups(config)?;
     let root = config.cgroups.root.as_deref().unwrap_or_else(|| cgroups.mount());
     if root.join("cgroup.controllers").exists() {
         return Ok(format!("hooks attach to {}", root.display()));
     }
-    Err((format!("{} is not a cgroup", root.display()), advice.to_owned()))
+    Err(Problem::new(
+        format!("{} is not a cgroup", root.display()),
+        "set cgroups.root to a directory that is one",
+    ))
 }
 
-fn own_cgroup(config: &Config) -> Outcome {
-    let advice = "start it as a service, or in a cgroup made for it";
-    let own = cgroups(config)?
-        .own()
-        .map_err(|error| (error.to_string(), advice.to_owned()))?;
-    if own.parent().is_some() {
-        return Ok(format!("running in {}", own.display()));
+fn running_in(config: &Config) -> Outcome {
+    match own_cgroup(&cgroups(config)?) {
+        Ok(own) => Ok(format!("running in {}", own.display())),
+        Err(error) => Err(Problem::told(&error)),
     }
-    Err(("running in the root cgroup".to_owned(), advice.to_owned()))
 }
 
-fn cgroups(config: &Config) -> Result<CgroupFs, (String, String)> {
-    CgroupFs::find(config.cgroups.root.as_deref()).map_err(|error| {
-        (
-            error.to_string(),
-            "mount cgroup2, or set cgroups.root to a directory on it".to_owned(),
-        )
-    })
+fn cgroups(config: &Config) -> Result<CgroupFs, Problem> {
+    CgroupFs::find(config.cgroups.root.as_deref()).map_err(|error| Problem::told(&error))
 }
 
 fn bpffs(pin_dir: &Path) -> Outcome {
@@ -149,18 +213,18 @@ fn bpffs(pin_dir: &Path) -> Outcome {
     if magic == Some(BPF_FS_MAGIC) {
         return Ok(format!("pins go to {}", pin_dir.display()));
     }
-    Err((
+    Err(Problem::new(
         format!("{} is not on a bpf file system", existing.display()),
-        "mount one (mount -t bpf bpf /sys/fs/bpf), or set bpf.pin-dir to a directory on one".to_owned(),
+        "mount one (mount -t bpf bpf /sys/fs/bpf), or set bpf.pin-dir to a directory on one",
     ))
 }
 
 fn hooks() -> Outcome {
     match bpf::probe() {
         Ok(()) => Ok("the kernel takes every hook".to_owned()),
-        Err(error) => Err((
+        Err(error) => Err(Problem::new(
             error.to_string(),
-            "use a supported kernel, and run this as root".to_owned(),
+            "use a supported kernel, and run this as root",
         )),
     }
 }
@@ -169,11 +233,10 @@ fn endpoint_ports(config: &Config) -> Outcome {
     let endpoint = &config.endpoint;
     for port in [endpoint.steer_port, endpoint.packet_steer_port] {
         if let Err(error) = try_bind(endpoint.address, port) {
-            return Err((
+            return Err(Problem::new(
                 format!("cannot listen on {}:{port}: {error}", endpoint.address),
                 "see who does with `ss -ltnp` (a running enforcer is fine), or set endpoint.steer-port and \
-                 endpoint.packet-steer-port"
-                    .to_owned(),
+                 endpoint.packet-steer-port",
             ));
         }
     }
@@ -192,48 +255,62 @@ fn try_bind(address: Ipv4Addr, port: u16) -> rustix::io::Result<()> {
 }
 
 fn audit_output(output: &AuditOutput) -> Outcome {
-    let AuditOutput::File(path) = output else {
-        return Ok("records go to standard output".to_owned());
-    };
-    let writable = match path.parent() {
-        _ if path.exists() => fs::OpenOptions::new()
-            .append(true)
-            .open(path)
-            .and_then(|mut file| file.flush()),
-        Some(directory) => fs::metadata(directory).map(drop),
-        None => Err(std::io::ErrorKind::IsADirectory.into()),
-    };
-    match writable {
-        Ok(()) => Ok(format!("records go to {}", path.display())),
-        Err(error) => Err((
-            format!("cannot write {}: {error}", path.display()),
-            "make its directory, or set audit.output".to_owned(),
-        )),
+    check_output(output).map_err(|error| Problem::told(&error))?;
+    Ok(match output {
+        AuditOutput::Stdout => "records go to standard output".to_owned(),
+        AuditOutput::File(path) => format!("records go to {}", path.display()),
+    })
+}
+
+fn audit_key(path: &Path) -> Outcome {
+    match check_key(path) {
+        Ok(()) if path.exists() => Ok(format!("credential IDs are hidden by the key {}", path.display())),
+        Ok(()) => Ok(format!("a key will be made: {}", path.display())),
+        Err(error) => Err(Problem::told(&error)),
     }
 }
 
+/// Only warns: credentials may come later, and there is more to guard than those of one task.
 fn credentials_files(upstream: &Upstream) -> Outcome {
     let Upstream::Embedded(roles) = upstream else {
         return Ok("the ECS agent holds the credentials".to_owned());
     };
     for role in roles {
-        if let Err(error) = fs::File::open(&role.credentials_file) {
-            return Err((
-                format!(
-                    "cannot read {} of task {}: {error}",
-                    role.credentials_file.display(),
-                    role.task.as_str()
-                ),
-                "write it, or set the task's credentials-file".to_owned(),
-            ));
+        if let Some(problem) = unusable(role) {
+            let file = role.credentials_file.display();
+            return Err(Problem::new(
+                format!("no credentials for task {} in {file}: {problem}", role.task.as_str()),
+                "write it, or set the task's credentials-file; until then the task is told to try again",
+            )
+            .warn());
         }
     }
-    Ok(format!("{} credentials files are readable", roles.len()))
+    Ok(format!("{} credentials files are usable", roles.len()))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::version;
+    use super::{State, credentials_files, version};
+    use crate::{
+        attribution::TaskName,
+        config::{Role, Upstream},
+    };
+
+    #[test]
+    fn a_missing_credentials_file_is_only_warned_of() {
+        let role = Role {
+            task: TaskName::new("web"),
+            arn: "arn:web".to_owned(),
+            credentials_file: "/nonexistent/web.json".into(),
+        };
+        let problem = credentials_files(&Upstream::Embedded(vec![role])).unwrap_err();
+        assert_eq!(problem.state, State::Warn);
+        assert!(
+            problem.means.contains("task web in /nonexistent/web.json: "),
+            "{}",
+            problem.means
+        );
+    }
 
     #[test]
     fn releases_of_distributions_are_understood() {

@@ -6,7 +6,10 @@ mod embedded;
 use bytes::Bytes;
 
 use self::ecs_agent::EcsAgent;
-pub use self::{ecs_agent::EcsAgentError, embedded::Embedded};
+pub use self::{
+    ecs_agent::EcsAgentError,
+    embedded::{Embedded, unusable},
+};
 use crate::{config, policy::Permit};
 
 /// An upstream's answer.

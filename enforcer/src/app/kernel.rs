@@ -1,9 +1,6 @@
 //! What the configuration means for the kernel side: its address table, and whose cgroups are trusted.
 
-use std::{
-    net::IpAddr,
-    path::{Path, PathBuf},
-};
+use std::{net::IpAddr, path::Path};
 
 use enforcer_common::address::{AddressRule, scope, target};
 use glob::Pattern;
@@ -11,31 +8,8 @@ use glob::Pattern;
 use crate::{
     bpf,
     config::{Config, Upstream},
-    host::{
-        cgroupfs::{CgroupError, CgroupFs},
-        classes::Rules,
-    },
+    host::{cgroupfs::CgroupFs, classes::Rules},
 };
-
-/// The enforcer cannot tell its own connections from others.
-#[derive(Debug, thiserror::Error)]
-pub enum OwnCgroupError {
-    /// Its cgroup cannot be told.
-    #[error(transparent)]
-    Cgroup(#[from] CgroupError),
-    /// It is not in one of its own.
-    #[error("the enforcer runs in the root cgroup: start it as a service, or in a cgroup made for it alone")]
-    Root,
-}
-
-/// The enforcer's own cgroup, relative to the cgroup2 mount.
-pub(super) fn own_cgroup(cgroups: &CgroupFs) -> Result<PathBuf, OwnCgroupError> {
-    let own = cgroups.own()?;
-    match own.parent() {
-        Some(_) => Ok(own),
-        None => Err(OwnCgroupError::Root),
-    }
-}
 
 /// What the kernel side needs to know.
 pub(super) fn bpf_config(config: &Config, cgroups: &CgroupFs, own_cgroup: &Path) -> bpf::Config {

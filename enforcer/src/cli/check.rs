@@ -9,7 +9,7 @@ use clap::ValueEnum;
 
 use crate::{
     config::load::{Flags, environment, load},
-    preflight::{Finding, check, finding},
+    preflight::{Finding, Problem, State, check, finding},
 };
 
 #[derive(Debug, clap::Args)]
@@ -43,7 +43,7 @@ impl Check {
                 writeln!(stdout)?;
             }
         }
-        let fine = findings.iter().all(|finding| finding.ok);
+        let fine = findings.iter().all(|finding| finding.state < State::Fail);
         Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
@@ -55,10 +55,7 @@ impl Check {
                 let host = check(&config);
                 std::iter::once(valid).chain(host).collect()
             }
-            Err(error) => vec![finding(
-                NAME,
-                Err((error.to_string(), "correct it, then check again".to_owned())),
-            )],
+            Err(error) => vec![finding(NAME, Err(Problem::told(&error)))],
         }
     }
 }
@@ -66,12 +63,16 @@ impl Check {
 fn print(output: &mut impl Write, findings: &[Finding]) -> io::Result<()> {
     for Finding {
         name,
-        ok,
+        state,
         means,
         advice,
     } in findings
     {
-        let mark = if *ok { "ok  " } else { "FAIL" };
+        let mark = match state {
+            State::Ok => "ok  ",
+            State::Warn => "warn",
+            State::Fail => "FAIL",
+        };
         writeln!(output, "{mark}  {name:<18} {means}")?;
         if let Some(advice) = advice {
             writeln!(output, "      {:<18} -> {advice}", "")?;

@@ -11,6 +11,7 @@ use tokio::{
 };
 
 use self::file::CredentialsFile;
+pub use self::file::unusable;
 use super::Answer;
 use crate::{attribution::TaskName, config::Role, drain::Watcher, policy::Permit};
 

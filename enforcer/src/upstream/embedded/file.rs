@@ -8,7 +8,7 @@ use std::{
     fs::{self, OpenOptions},
     io::{self, Read},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{PoisonError, RwLock},
 };
 
@@ -140,7 +140,7 @@ impl CredentialsFile {
     fn reload(&self) {
         // Before reading: a change in between is then found by the next look.
         let version = Version::of(&self.path).ok();
-        let read = self.read();
+        let read = read(&self.path, &self.role_arn);
         let expires = {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
             state.version = version;
@@ -168,32 +168,12 @@ impl CredentialsFile {
         error!(file = %self.path.display(), role = self.role_arn, %error, "no usable credentials in file");
         self.state.write().unwrap_or_else(PoisonError::into_inner).reported = true;
     }
-
-    /// Never waits for a writer, whatever kind of file it is, and never reads more than it may.
-    fn read(&self) -> Result<Rendered, FileError> {
-        let failed = |source| FileError::Read { source };
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(&self.path)
-            .map_err(failed)?;
-        if !file.metadata().map_err(failed)?.is_file() {
-            return Err(FileError::NotAFile);
-        }
-        let mut text = Vec::new();
-        let mut limited = file.take(MAX_BYTES + 1);
-        limited.read_to_end(&mut text).map_err(failed)?;
-        if limited.limit() == 0 {
-            return Err(FileError::TooLarge);
-        }
-        render(&text, &self.role_arn)
-    }
 }
 
 // === impl Version ===
 
 impl Version {
-    fn of(path: &std::path::Path) -> io::Result<Self> {
+    fn of(path: &Path) -> io::Result<Self> {
         let metadata = fs::metadata(path)?;
         Ok(Self {
             inode: metadata.ino(),
@@ -210,6 +190,35 @@ impl fmt::Debug for Rendered {
             .field("expires", &self.expires)
             .finish_non_exhaustive()
     }
+}
+
+/// Why a role's file gives no credentials now; none if it gives some.
+#[must_use]
+pub fn unusable(role: &Role) -> Option<String> {
+    match read(&role.credentials_file, &role.arn) {
+        Ok(Rendered { expires: at, .. }) => (at <= Timestamp::now()).then(|| FileError::Expired { at }.to_string()),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+/// Never waits for a writer, whatever kind of file it is, and never reads more than it may.
+fn read(path: &Path, role_arn: &str) -> Result<Rendered, FileError> {
+    let failed = |source| FileError::Read { source };
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(failed)?;
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(FileError::NotAFile);
+    }
+    let mut text = Vec::new();
+    let mut limited = file.take(MAX_BYTES + 1);
+    limited.read_to_end(&mut text).map_err(failed)?;
+    if limited.limit() == 0 {
+        return Err(FileError::TooLarge);
+    }
+    render(&text, role_arn)
 }
 
 /// The answer for a file's content.

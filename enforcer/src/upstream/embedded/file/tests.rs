@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use jiff::{SignedDuration, Timestamp};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
-use super::{CredentialsFile, render};
+use super::{CredentialsFile, render, unusable};
 use crate::{attribution::TaskName, config::Role};
 
 const ARN: &str = "arn:aws:iam::111122223333:role/web";
@@ -17,12 +17,16 @@ fn error_of(text: &str) -> String {
     render(text.as_bytes(), ARN).unwrap_err().to_string()
 }
 
-fn load(path: &Path) -> CredentialsFile {
-    CredentialsFile::load(&Role {
+fn role(path: &Path) -> Role {
+    Role {
         task: TaskName::new("web"),
         arn: ARN.to_owned(),
         credentials_file: path.to_owned(),
-    })
+    }
+}
+
+fn load(path: &Path) -> CredentialsFile {
+    CredentialsFile::load(&role(path))
 }
 
 #[test]
@@ -107,7 +111,7 @@ fn a_changed_file_is_taken_over_and_a_broken_or_removed_one_ends_nothing_early()
 #[test]
 fn only_a_regular_file_of_reasonable_size_is_read() {
     let directory = tempfile::tempdir().unwrap();
-    let read = |path: &Path| load(path).read().unwrap_err().to_string();
+    let read = |path: &Path| unusable(&role(path)).unwrap();
     assert_eq!(read(directory.path()), "it is not a regular file");
     assert_eq!(read(Path::new("/dev/zero")), "it is not a regular file");
     let pipe = directory.path().join("pipe");
@@ -120,7 +124,7 @@ fn only_a_regular_file_of_reasonable_size_is_read() {
     let path = directory.path().join("web.json");
     for (size, large) in [(64 * 1024, false), (64 * 1024 + 1, true)] {
         fs::write(&path, GOOD.to_owned() + &" ".repeat(size - GOOD.len())).unwrap();
-        assert_eq!(load(&path).read().is_err(), large, "{size}");
+        assert_eq!(unusable(&role(&path)).is_some(), large, "{size}");
     }
 }
 
