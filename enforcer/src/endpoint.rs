@@ -143,7 +143,7 @@ impl Drop for Pending<'_> {
     fn drop(&mut self) {
         let decision = audit::Endpoint {
             verdict: self.verdict,
-            sender: self.sender.identity,
+            identity: self.sender.identity,
             located: self.sender.located.clone(),
             request: self.request.clone(),
         };

@@ -40,7 +40,7 @@ pub struct Endpoint {
     /// Permitted or not, and why.
     pub verdict: Verdict,
     /// The caller, as the kernel announced it.
-    pub sender: Option<Identity>,
+    pub identity: Option<Identity>,
     /// Where the caller's cgroup is, and so its task.
     pub located: Option<Arc<Located>>,
     /// What it asked for and what it was answered.

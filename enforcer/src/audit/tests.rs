@@ -76,7 +76,7 @@ fn kernel() -> KernelDecision {
 fn endpoint(verdict: Verdict) -> Endpoint {
     Endpoint {
         verdict,
-        sender: Some(identity()),
+        identity: Some(identity()),
         located: Some(located()),
         request: Request {
             method: Some("GET"),
@@ -151,7 +151,7 @@ fn records_have_the_documented_form() {
 fn nobody_is_recorded_as_null() {
     let (queue, records) = Queue::bounded(1);
     let decision = Endpoint {
-        sender: None,
+        identity: None,
         located: None,
         ..endpoint(Verdict::Deny(DenialReason::UnknownSender))
     };
