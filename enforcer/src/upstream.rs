@@ -23,6 +23,14 @@ pub enum Answer {
     NotReady,
 }
 
+/// An upstream failed. Says nothing of what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// The ECS agent.
+    #[error(transparent)]
+    EcsAgent(#[from] EcsAgentError),
+}
+
 /// The configured upstream.
 #[derive(Debug)]
 pub enum Upstream {
@@ -54,10 +62,10 @@ impl Upstream {
     }
 
     /// The credentials that `permit` is about.
-    pub async fn credentials(&self, permit: &Permit) -> Result<Answer, EcsAgentError> {
+    pub async fn credentials(&self, permit: &Permit) -> Result<Answer, UpstreamError> {
         match self {
             Self::Embedded(embedded) => Ok(embedded.credentials(permit)),
-            Self::EcsAgent(agent) => agent.credentials(permit).await,
+            Self::EcsAgent(agent) => Ok(agent.credentials(permit).await?),
         }
     }
 }
