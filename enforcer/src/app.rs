@@ -4,6 +4,7 @@
 //! cut off what is left, then flush the audit trail. What is pinned stays, so enforcement goes on.
 
 mod kernel;
+pub mod preflight;
 
 use std::{convert::Infallible, net::SocketAddrV4, sync::Arc, time::Duration};
 
@@ -11,6 +12,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tracing::{info, warn};
 
+use self::preflight::OwnCgroupError;
 use crate::{
     attribution::Attributor,
     audit::{self, Audit, AuditError, kernel::Feed},
@@ -25,7 +27,6 @@ use crate::{
         links,
     },
     policy::Ownership,
-    preflight::{self, OwnCgroupError},
     signal::{SignalError, Signals},
     supervisor::{Supervisor, TaskEnded},
     upstream::Upstream,

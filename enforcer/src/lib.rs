@@ -27,7 +27,6 @@ pub mod config;
 
 pub mod app;
 pub mod drain;
-pub mod preflight;
 pub mod signal;
 pub mod supervisor;
 pub mod telemetry;

@@ -8,8 +8,8 @@ use std::{
 use clap::ValueEnum;
 
 use crate::{
+    app::preflight::{Finding, Problem, State, check, finding},
     config::load::{Flags, environment, load},
-    preflight::{Finding, Problem, State, check, finding},
 };
 
 #[derive(Debug, clap::Args)]
