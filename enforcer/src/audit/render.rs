@@ -170,7 +170,10 @@ impl Record {
             verdict,
             reason,
             task: located.and_then(task_of),
-            sender: decision.identity.as_ref().map(|identity| Sender::new(identity, located)),
+            sender: decision
+                .identity
+                .as_ref()
+                .map(|identity| Sender::new(identity, located)),
             request: RequestLine {
                 request: &decision.request,
                 credential,
