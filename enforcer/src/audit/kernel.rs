@@ -66,10 +66,12 @@ impl Feed {
         self.record_losses(&mut lost)
     }
 
+    /// Tells what the ring has lost since the last look. Also where that is nothing: losses of the queue that were not
+    /// told yet, because it was full and nothing came after, are told with it.
     fn record_losses(&mut self, known: &mut u64) -> Result<(), BpfError> {
         let lost = self.counters.read(Counter::EventsDropped)?;
+        self.recorder.ring_lost(lost.saturating_sub(*known));
         if lost > *known {
-            self.recorder.ring_lost(lost - *known);
             self.counters.note_told(lost)?;
             *known = lost;
         }

@@ -77,7 +77,7 @@ impl Recorder {
         self.queue.push(Timestamp::now(), Body::Endpoint(decision, credential));
     }
 
-    /// Records that the kernel had no room for this many events.
+    /// Records that the kernel had no room for this many events, and every other loss no record has told yet.
     pub fn ring_lost(&self, events: u64) {
         self.queue.lost_in_ring(events);
     }
