@@ -181,11 +181,15 @@ fn send_frame(interface: &str, hardware: [u8; 6], carried: &[u8]) -> io::Result<
 }
 
 /// All connections first, then request by request on all of them before the first answer is read, so that the server
-/// has as many clients at once as it can ever have.
+/// has as many clients at once as it can ever have. Sending waits until a connection is there.
 fn crowd(to: SocketAddr, connections: u32, targets: &[String]) -> io::Result<Answer> {
     let mut clients = Vec::new();
     for _ in 0..connections {
-        let client = TcpStream::connect_timeout(&to, PATIENCE)?;
+        // Not one after the other: on a busy machine the first ones would be idle for so long that the server closes them.
+        let socket = tcp_socket(Family::of(to))?;
+        start_connection(&socket, None, to, Patience::Leave)?;
+        let client = TcpStream::from(socket);
+        client.set_nonblocking(false)?;
         client.set_read_timeout(Some(4 * PATIENCE))?;
         clients.push(client);
     }
