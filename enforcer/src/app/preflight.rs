@@ -204,19 +204,10 @@ fn cgroups(config: &Config) -> Result<CgroupFs, Problem> {
 }
 
 fn bpffs(pin_dir: &Path) -> Outcome {
-    /// `BPF_FS_MAGIC` of linux/magic.h.
-    const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
-    let existing = pin_dir.ancestors().find(|path| path.exists()).unwrap_or(pin_dir);
-    let magic = rustix::fs::statfs(existing)
-        .ok()
-        .and_then(|stat| u64::try_from(stat.f_type).ok());
-    if magic == Some(BPF_FS_MAGIC) {
-        return Ok(format!("pins go to {}", pin_dir.display()));
+    match bpf::require_bpffs(pin_dir) {
+        Ok(()) => Ok(format!("pins go to {}", pin_dir.display())),
+        Err(error) => Err(Problem::told(&error)),
     }
-    Err(Problem::new(
-        format!("{} is not on a bpf file system", existing.display()),
-        "mount one (mount -t bpf bpf /sys/fs/bpf), or set bpf.pin-dir to a directory on one",
-    ))
 }
 
 fn hooks() -> Outcome {
