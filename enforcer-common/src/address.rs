@@ -4,7 +4,10 @@
 //! through `0.0.0.0`/`::`, which Linux takes for loopback. All hooks look up [`Address::canonical`], so that a rule
 //! written once holds for all of them.
 
-use crate::pod;
+use crate::{
+    pod,
+    verdict::{TCP, UDP},
+};
 
 pod! {
     size: 16,
@@ -165,24 +168,47 @@ pub mod scope {
     pub const HOST_NETNS: u32 = 1;
 }
 
+/// Which protocols a rule is about: bits of [`AddressRule::protocols`]. Part of the ABI.
+pub mod protocols {
+    /// TCP, MPTCP included.
+    pub const TCP: u32 = 1;
+    /// UDP.
+    pub const UDP: u32 = 2;
+    /// Everything else.
+    pub const OTHER: u32 = 4;
+}
+
 pod! {
-    size: 16,
-    /// One row of the address table: what a destination is, and which of its ports are meant.
+    size: 24,
+    /// One row of the address table: what a destination is, and which of its ports and protocols are meant.
     pub struct AddressRule {
         /// One of [`target`].
         pub target: u32,
         /// One of [`scope`].
         pub scope: u32,
-        /// Up to four ports in host byte order; all zero means every port and every protocol.
+        /// Up to four ports in host byte order; all zero means every port, and protocols without ports too.
         pub ports: [u16; 4],
+        /// Bits of [`protocols`]; zero means every protocol.
+        pub protocols: u32,
+        /// The group of destinations it belongs to, for exceptions: 1 to [`crate::cgroup::MAX_GROUPS`]; 0 where there
+        /// can be none.
+        pub group: u32,
     }
 }
 
 impl AddressRule {
-    /// Whether the rule is about this port (host byte order; 0 where the protocol has none).
+    /// Whether the rule is about this protocol (IANA number) and port (host byte order; 0 where the protocol has none).
     #[inline(always)]
     #[must_use]
-    pub const fn covers(&self, port: u16) -> bool {
+    pub const fn covers(&self, protocol: u8, port: u16) -> bool {
+        let bit = match protocol {
+            TCP => protocols::TCP,
+            UDP => protocols::UDP,
+            _ => protocols::OTHER,
+        };
+        if self.protocols != 0 && self.protocols & bit == 0 {
+            return false;
+        }
         let [a, b, c, d] = self.ports;
         if a == 0 && b == 0 && c == 0 && d == 0 {
             return true;
@@ -200,7 +226,10 @@ mod tests {
 
     use proptest::prelude::{any, prop_assert_eq, proptest};
 
-    use super::{Address, AddressRule, PREFIX_WORDS, Prefix, Spelling, scope, target};
+    use super::{Address, AddressRule, PREFIX_WORDS, Prefix, Spelling, protocols, scope, target};
+    use crate::verdict::{TCP, UDP};
+
+    const ICMP: u8 = 1;
 
     fn v4(text: &str) -> Address {
         Address::from_v4(u32::from_ne_bytes(text.parse::<Ipv4Addr>().unwrap().octets()))
@@ -251,11 +280,32 @@ mod tests {
             target: target::AGENT,
             scope: scope::HOST_NETNS,
             ports,
+            protocols: 0,
+            group: 0,
         };
-        assert!(rule([0; 4]).covers(0) && rule([0; 4]).covers(80));
+        assert!(rule([0; 4]).covers(ICMP, 0) && rule([0; 4]).covers(TCP, 80));
         let agent = rule([51678, 51679, 0, 0]);
-        let covered: Vec<u16> = (0..=u16::MAX).filter(|port| agent.covers(*port)).collect();
+        let covered: Vec<u16> = (0..=u16::MAX).filter(|port| agent.covers(TCP, *port)).collect();
         assert_eq!(covered, [51678, 51679]);
+        assert!(!agent.covers(ICMP, 0));
+    }
+
+    #[test]
+    fn a_rule_with_protocols_covers_only_those() {
+        for (written, covered) in [
+            (0, [true, true, true]),
+            (protocols::TCP, [true, false, false]),
+            (protocols::UDP | protocols::OTHER, [false, true, true]),
+        ] {
+            let rule = AddressRule {
+                target: target::IMDS,
+                scope: scope::EVERYWHERE,
+                ports: [0; 4],
+                protocols: written,
+                group: 1,
+            };
+            assert_eq!([TCP, UDP, ICMP].map(|protocol| rule.covers(protocol, 80)), covered);
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Cgroup classes: whose processes are containers, whose are trusted host services, and which one counts when several
-//! ancestors are known.
+//! Cgroup classes: whose processes are containers, whose are trusted host services, what else is said about them, and
+//! which one counts when several ancestors are known.
 
 /// Deepest level of the cgroup tree the kernel side looks at; level 0 is the hierarchy's root. The user side refuses to
 /// classify a cgroup below it, because such an entry would never be seen.
@@ -41,26 +41,75 @@ impl CgroupClass {
     }
 }
 
-/// Classifies a cgroup by its ancestry: the deepest known ancestor wins, nobody known means guarded.
+/// How the processes of a cgroup are treated: one entry of the class map. The default is what nobody classified gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Treatment {
+    /// What they are.
+    pub class: CgroupClass,
+    /// Whether attempts are only decided and recorded, but nothing is blocked.
+    pub observed: bool,
+    /// Groups of blocked destinations they may use all the same: bit `n` stands for group `n + 1` (see
+    /// [`crate::address::AddressRule::group`]).
+    pub exceptions: u16,
+}
+
+/// How many groups of destinations exceptions can be made for.
+pub const MAX_GROUPS: u32 = u16::BITS;
+
+// === impl Treatment ===
+
+impl Treatment {
+    const CLASS: u32 = 0xff;
+    const OBSERVED: u32 = 1 << 8;
+    const EXCEPTIONS_SHIFT: u32 = 16;
+
+    /// The number this treatment has in the class map. Part of the ABI; 0 is never written.
+    #[must_use]
+    pub const fn to_raw(self) -> u32 {
+        let observed = if self.observed { Self::OBSERVED } else { 0 };
+        self.class.to_raw() | observed | (self.exceptions as u32) << Self::EXCEPTIONS_SHIFT
+    }
+
+    /// The treatment of a number read from the class map.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_raw(raw: u32) -> Self {
+        Self {
+            class: CgroupClass::from_raw(raw & Self::CLASS),
+            observed: raw & Self::OBSERVED != 0,
+            exceptions: (raw >> Self::EXCEPTIONS_SHIFT) as u16,
+        }
+    }
+
+    /// Whether a group of destinations may be used by exception. Group 0 never may.
+    #[inline(always)]
+    #[must_use]
+    pub const fn excepts(self, group: u32) -> bool {
+        group != 0 && group <= MAX_GROUPS && self.exceptions & (1 << (group - 1)) != 0
+    }
+}
+
+/// Classifies a cgroup by its ancestry: the deepest known ancestor wins, nobody known means guarded. Gives the number of
+/// a [`Treatment`].
 ///
 /// `ancestor_at` gives the cgroup ID at a level (0 where the cgroup is not that deep, or where there is no cgroup at
-/// all), `class_of` the number in the class map. Both sides run this very function: in the kernel the closures are a
+/// all), `known` the number in the class map. Both sides run this very function: in the kernel the closures are a
 /// helper call and a map lookup.
 #[inline(always)]
-pub fn classify(mut ancestor_at: impl FnMut(u32) -> u64, mut class_of: impl FnMut(u64) -> Option<u32>) -> CgroupClass {
-    let mut class = CgroupClass::Guarded;
+pub fn classify(mut ancestor_at: impl FnMut(u32) -> u64, mut known: impl FnMut(u64) -> Option<u32>) -> u32 {
+    let mut treatment = CgroupClass::Guarded.to_raw();
     let mut level = 0;
     while level <= MAX_LEVEL {
         let id = ancestor_at(level);
         if id == 0 {
             break;
         }
-        if let Some(raw) = class_of(id) {
-            class = CgroupClass::from_raw(raw);
+        if let Some(raw) = known(id) {
+            treatment = raw;
         }
         level += 1;
     }
-    class
+    treatment
 }
 
 #[cfg(test)]
@@ -74,13 +123,14 @@ mod tests {
         prelude::{prop_assert_eq, proptest},
     };
 
-    use super::{CgroupClass, MAX_LEVEL, classify};
+    use super::{CgroupClass, MAX_GROUPS, MAX_LEVEL, Treatment, classify};
 
     fn class(path: &[u64], known: &HashMap<u64, u32>) -> CgroupClass {
-        classify(
+        let raw = classify(
             |level| path.get(level as usize).copied().unwrap_or(0),
             |id| known.get(&id).copied(),
-        )
+        );
+        Treatment::from_raw(raw).class
     }
 
     const HOST: u32 = CgroupClass::Host.to_raw();
@@ -110,7 +160,24 @@ mod tests {
         assert_eq!(class(&[1, 5], &HashMap::from([(5, 77)])), CgroupClass::Guarded);
     }
 
+    #[test]
+    fn an_exception_is_for_its_group_alone() {
+        let treatment = Treatment {
+            exceptions: 0b101,
+            ..Treatment::default()
+        };
+        let excepted: Vec<u32> = (0..=MAX_GROUPS + 1).filter(|group| treatment.excepts(*group)).collect();
+        assert_eq!(excepted, [1, 3]);
+    }
+
     proptest! {
+        #[test]
+        fn a_treatment_survives_the_way_through_the_class_map(host: bool, observed: bool, exceptions: u16) {
+            let class = if host { CgroupClass::Host } else { CgroupClass::Guarded };
+            let treatment = Treatment { class, observed, exceptions };
+            prop_assert_eq!(Treatment::from_raw(treatment.to_raw()), treatment);
+        }
+
         #[test]
         fn agrees_with_a_search_from_the_deepest_end(
             path in vec(1_u64..40, 1..24),

@@ -34,5 +34,7 @@ numbered! {
         /// How many of the dropped events the audit trail has been told of. Written by the user side only, and kept here
         /// so that what is dropped while no enforcer runs is told by the next one.
         EventsDroppedTold = 13 "events_dropped_told",
+        /// Attempts let through that would have been refused, were they not only observed.
+        Observed = 14 "observed",
     }
 }

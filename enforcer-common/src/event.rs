@@ -17,6 +17,10 @@ numbered! {
         Bind4 = 5 "bind4",
         /// `cgroup/bind6`
         Bind6 = 6 "bind6",
+        /// `cgroup/sock_create`
+        SockCreate = 7 "sock_create",
+        /// `cgroup/setsockopt`
+        Setsockopt = 8 "setsockopt",
         /// `sock_ops` of guarded sockets
         SockOps = 10 "sock_ops",
         /// `sock_ops` of the enforcer's own sockets
@@ -25,6 +29,10 @@ numbered! {
         Egress = 20 "egress",
         /// TC ingress on the host side of a container's interface
         TcIngress = 21 "tc_ingress",
+        /// TC egress of a host's own device
+        TcUplink = 22 "tc_uplink",
+        /// TC egress of a device inside a container's network namespace
+        TcDevice = 23 "tc_device",
     }
 }
 
@@ -39,6 +47,32 @@ numbered! {
         Denied = 3 "deny",
         /// Refused: the packet was dropped.
         Dropped = 4 "drop",
+        /// Let through, because it is only observed; would have been refused.
+        WouldDeny = 5 "would_deny",
+        /// Let through, because it is only observed; the packet would have been dropped.
+        WouldDrop = 6 "would_drop",
+    }
+}
+
+// === impl Outcome ===
+
+impl Outcome {
+    /// What becomes of this where nothing is blocked.
+    #[inline(always)]
+    #[must_use]
+    pub const fn observed(self) -> Self {
+        match self {
+            Self::Denied => Self::WouldDeny,
+            Self::Dropped => Self::WouldDrop,
+            other => other,
+        }
+    }
+
+    /// Whether the attempt ends here.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_refusal(self) -> bool {
+        matches!(self, Self::Denied | Self::Dropped)
     }
 }
 

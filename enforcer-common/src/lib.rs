@@ -18,6 +18,6 @@ pub mod handshake;
 pub mod identity;
 pub mod settings;
 
-/// Version of every record and map in this crate. The loader writes it into [`settings::Settings`] and refuses pinned
-/// maps that carry another one.
-pub const ABI_VERSION: u32 = 1;
+/// Version of every record and map in this crate. Pinned maps lie below a directory of this number: an older one is
+/// replaced at the next start, a newer one is refused.
+pub const ABI_VERSION: u32 = 2;

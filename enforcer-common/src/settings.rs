@@ -1,9 +1,17 @@
 //! Settings: what the controller tells the hooks before it attaches them.
 
-use crate::pod;
+use crate::{cgroup::Treatment, pod};
+
+/// What is done about what is refused. The numbers are part of the ABI.
+pub mod mode {
+    /// It is blocked.
+    pub const ENFORCE: u32 = 0;
+    /// It is recorded only.
+    pub const OBSERVE: u32 = 1;
+}
 
 pod! {
-    size: 32,
+    size: 64,
     /// The one entry of the settings map.
     pub struct Settings {
         /// [`crate::ABI_VERSION`] of the loader that wrote this.
@@ -21,8 +29,12 @@ pod! {
         pub packet_steer_port: u16,
         /// Zero.
         pub reserved: u16,
-        /// Zero.
-        pub reserved2: u64,
+        /// One of [`mode`], for all cgroups together.
+        pub mode: u32,
+        /// Not 0: guarded cgroups get no raw IP sockets.
+        pub raw_sockets_denied: u32,
+        /// IP protocols guarded cgroups get no sockets of: bit `n % 64` of word `n / 64` stands for IANA number `n`.
+        pub denied_protocols: [u64; 4],
     }
 }
 
@@ -32,5 +44,26 @@ impl Settings {
     #[must_use]
     pub const fn is_steer_port(&self, port: u16) -> bool {
         port == self.steer_port || port == self.packet_steer_port
+    }
+
+    /// Whether what a sender is refused is let through and recorded only.
+    #[inline(always)]
+    #[must_use]
+    pub const fn observes(&self, sender: Treatment) -> bool {
+        self.mode == mode::OBSERVE || sender.observed
+    }
+
+    /// Whether guarded cgroups get no sockets of this protocol.
+    #[inline(always)]
+    #[must_use]
+    pub const fn denies_protocol(&self, protocol: u8) -> bool {
+        let [a, b, c, d] = self.denied_protocols;
+        let word = match protocol / 64 {
+            0 => a,
+            1 => b,
+            2 => c,
+            _ => d,
+        };
+        word & (1 << (protocol % 64)) != 0
     }
 }

@@ -6,7 +6,7 @@
 
 use crate::{
     address::{AddressRule, Spelling, scope, target},
-    cgroup::CgroupClass,
+    cgroup::{CgroupClass, Treatment},
 };
 
 /// IANA protocol number of TCP.
@@ -17,8 +17,8 @@ pub const UDP: u8 = 17;
 /// One attempt to reach a destination that has a rule.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt {
-    /// The sender's class.
-    pub class: CgroupClass,
+    /// How the sender is treated. Whether it is only observed does not count here: the decision is the same.
+    pub treatment: Treatment,
     /// How the destination was spelled.
     pub spelling: Spelling,
     /// IANA protocol number.
@@ -83,6 +83,8 @@ numbered! {
         HostCgroup = 1 "host_cgroup",
         /// A container asked the credential endpoint.
         CredentialEndpoint = 2 "credential_endpoint",
+        /// The sender's cgroup is excepted from blocking this destination.
+        Exception = 3 "exception",
 
         /// Instance metadata is not for containers.
         ImdsBlocked = 10 "imds_blocked",
@@ -96,6 +98,10 @@ numbered! {
         AgentDirect = 14 "agent_direct",
         /// A container wants to listen where the enforcer does.
         SteerPortBind = 15 "steer_port_bind",
+        /// A socket of a protocol that containers are not given.
+        SocketProtocol = 16 "socket_protocol",
+        /// A socket option that would take packets past the packet hooks.
+        PacketBypass = 17 "packet_bypass",
 
         /// A TCP or UDP packet that a socket hook should have refused: a bypass, or our bug.
         SocketLayerMissed = 20 "socket_layer_missed",
@@ -107,6 +113,10 @@ numbered! {
         SenderMismatch = 23 "sender_mismatch",
         /// A frame under so many VLAN tags that nobody sees what it carries.
         StackedTags = 24 "stacked_tags",
+        /// A packet that names further stations on its way, so that its destination is not where it ends.
+        SourceRoute = 25 "source_route",
+        /// A packet that claims to come from a protected address, so that answers to it would go there.
+        SpoofedSource = 26 "spoofed_source",
 
         /// Two network namespaces claimed one connection tuple, and no packet settled whose it is.
         HandshakeAmbiguous = 30 "handshake_ambiguous",
@@ -123,14 +133,17 @@ numbered! {
 #[inline(always)]
 #[must_use]
 pub const fn decide(rule: &AddressRule, attempt: &Attempt, endpoint_port: u16) -> Verdict {
-    if rule.target == target::NONE || !rule.covers(attempt.port) {
+    if rule.target == target::NONE || !rule.covers(attempt.protocol, attempt.port) {
         return Verdict::Pass;
     }
     if rule.scope == scope::HOST_NETNS && !attempt.in_host_netns {
         return Verdict::Pass;
     }
-    if matches!(attempt.class, CgroupClass::Host) {
+    if matches!(attempt.treatment.class, CgroupClass::Host) {
         return Verdict::Allow(Reason::HostCgroup);
+    }
+    if rule.target == target::IMDS && attempt.treatment.excepts(rule.group) {
+        return Verdict::Allow(Reason::Exception);
     }
     match rule.target {
         target::CREDENTIALS => decide_endpoint(attempt, endpoint_port),
@@ -161,19 +174,29 @@ mod tests {
     use super::{Attempt, Reason, TCP, UDP, Verdict, decide};
     use crate::{
         address::{AddressRule, Spelling, scope, target},
-        cgroup::CgroupClass,
+        cgroup::{CgroupClass, Treatment},
     };
+
+    const fn treated(class: CgroupClass, exceptions: u16) -> Treatment {
+        Treatment {
+            class,
+            observed: false,
+            exceptions,
+        }
+    }
 
     const fn rule(target: u32) -> AddressRule {
         AddressRule {
             target,
             scope: scope::EVERYWHERE,
             ports: [0; 4],
+            protocols: 0,
+            group: 2,
         }
     }
 
     const GUARDED: Attempt = Attempt {
-        class: CgroupClass::Guarded,
+        treatment: treated(CgroupClass::Guarded, 0),
         spelling: Spelling::Direct,
         protocol: TCP,
         port: 80,
@@ -187,12 +210,29 @@ mod tests {
             Verdict::Deny(Reason::ImdsBlocked)
         );
         let host = Attempt {
-            class: CgroupClass::Host,
+            treatment: treated(CgroupClass::Host, 0),
             ..GUARDED
         };
         assert_eq!(
             decide(&rule(target::IMDS), &host, 80),
             Verdict::Allow(Reason::HostCgroup)
+        );
+    }
+
+    #[test]
+    fn an_exception_opens_metadata_of_its_group_and_no_endpoint() {
+        let excepted = Attempt {
+            treatment: treated(CgroupClass::Guarded, 0b10),
+            ..GUARDED
+        };
+        assert_eq!(
+            decide(&rule(target::IMDS), &excepted, 80),
+            Verdict::Allow(Reason::Exception)
+        );
+        assert_eq!(decide(&rule(target::CREDENTIALS), &excepted, 80), Verdict::Steer);
+        assert_eq!(
+            decide(&rule(target::AGENT), &excepted, 80),
+            Verdict::Deny(Reason::AgentDirect)
         );
     }
 
@@ -224,7 +264,7 @@ mod tests {
     #[test]
     fn a_host_service_is_never_steered() {
         let host = Attempt {
-            class: CgroupClass::Host,
+            treatment: treated(CgroupClass::Host, 0),
             ..GUARDED
         };
         assert_eq!(
@@ -275,7 +315,7 @@ mod tests {
             embedded in any::<bool>(), in_host_netns in any::<bool>(),
         ) {
             let spelling = if embedded { Spelling::Embedded } else { Spelling::Direct };
-            let attempt = Attempt { class: CgroupClass::Guarded, spelling, protocol, port, in_host_netns };
+            let attempt = Attempt { treatment: treated(CgroupClass::Guarded, !0b10), spelling, protocol, port, in_host_netns };
             let verdict = decide(&rule(target), &attempt, 80);
             prop_assert!(matches!(verdict, Verdict::Deny(_) | Verdict::Steer));
             let steered = target == super::target::CREDENTIALS && protocol == TCP && port == 80 && !embedded;

@@ -19,16 +19,16 @@ macro_rules! layout {
 }
 
 #[test]
-fn records_have_the_layout_of_abi_version_1() {
-    assert_eq!(ABI_VERSION, 1);
+fn records_have_the_layout_of_abi_version_2() {
+    assert_eq!(ABI_VERSION, 2);
     let layouts = [
         layout!(Address: words),
-        layout!(AddressRule: target, scope, ports),
+        layout!(AddressRule: target, scope, ports, protocols, group),
         layout!(Identity: cgroup_id, socket_cgroup_id, netns_cookie, socket_cookie, pid, tid, uid, gid, comm),
         layout!(HandshakeKey: client, server, client_port, server_port),
         layout!(Handshake: identity, state, reserved),
         layout!(Settings: abi_version, endpoint_address, host_netns_cookie, endpoint_port, steer_port,
-            packet_steer_port, reserved, reserved2),
+            packet_steer_port, reserved, mode, raw_sockets_denied, denied_protocols),
         layout!(Event: time_ns, hook, outcome, reason, target, ifindex, protocol, destination, source,
             destination_port, source_port, reserved, identity),
     ];

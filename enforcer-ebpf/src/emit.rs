@@ -45,6 +45,7 @@ pub(crate) fn emit(decision: &Decision<'_>) {
         Outcome::Steered => Counter::Steered,
         Outcome::Denied => Counter::Denied,
         Outcome::Dropped => Counter::Dropped,
+        Outcome::WouldDeny | Outcome::WouldDrop => Counter::Observed,
     });
     if matches!(decision.reason, Reason::SocketLayerMissed) {
         count(Counter::SocketLayerMissed);

@@ -18,7 +18,7 @@ use crate::{
     handshakes::confirm,
     packet::{Network, Transport, destination},
     rules::{Protected, protected, settings},
-    sender::{class_of_packet, identity_of_packet},
+    sender::{identity_of_packet, treatment_of_packet},
 };
 
 const SOCK_RAW: u32 = 3;
@@ -68,13 +68,13 @@ fn inspect_protected(skb: *mut __sk_buff, layer: &Layer, network: Network, prote
     } else {
         transport.destination_port
     };
-    if !protected.rule.covers(port) {
+    if !protected.rule.covers(network.protocol, port) {
         return Finding::Pass;
     }
     let reason = reason_of_packet(skb);
     let is_raw = matches!(reason, Reason::RawPacket);
     let attempt = Attempt {
-        class: class_of_packet(skb),
+        treatment: treatment_of_packet(skb),
         spelling: protected.spelling,
         protocol: network.protocol,
         port,
@@ -86,7 +86,7 @@ fn inspect_protected(skb: *mut __sk_buff, layer: &Layer, network: Network, prote
     let steered = target == target::CREDENTIALS
         && network.protocol == TCP
         && port == settings.steer_port
-        && !matches!(attempt.class, CgroupClass::Host);
+        && !matches!(attempt.treatment.class, CgroupClass::Host);
     let (outcome, reason) = if steered {
         let key = key(&network, &transport, settings.steer_port);
         match confirm(skb, &transport, &key, settings, layer.at_host) {

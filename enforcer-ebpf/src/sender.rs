@@ -12,28 +12,28 @@ use aya_ebpf::{
     },
 };
 use enforcer_common::{
-    cgroup::{CgroupClass, classify},
+    cgroup::{Treatment, classify},
     identity::Identity,
 };
 
 use crate::maps::CLASSES;
 
 #[inline(always)]
-fn class_of(cgroup_id: u64) -> Option<u32> {
+fn known(cgroup_id: u64) -> Option<u32> {
     // SAFETY: the value is read at once, before any other map operation.
     unsafe { CLASSES.get(cgroup_id) }.copied()
 }
 
-/// Class of the calling process. The hooks run for the cgroup a socket was made in; the caller may be another one.
+/// How the calling process is treated. The hooks run for the cgroup a socket was made in; the caller may be another one.
 #[inline(always)]
-pub(crate) fn class_of_caller() -> CgroupClass {
-    CgroupClass::from_raw(class_of_caller_raw())
+pub(crate) fn treatment_of_caller() -> Treatment {
+    Treatment::from_raw(treatment_of_caller_raw())
 }
 
-/// Class of the socket a packet came from; guarded if the packet has none.
+/// How the socket a packet came from is treated; as guarded if the packet has none.
 #[inline(always)]
-pub(crate) fn class_of_packet(skb: *mut __sk_buff) -> CgroupClass {
-    CgroupClass::from_raw(class_of_packet_raw(skb))
+pub(crate) fn treatment_of_packet(skb: *mut __sk_buff) -> Treatment {
+    Treatment::from_raw(treatment_of_packet_raw(skb))
 }
 
 // The walks are global BPF functions: the verifier checks them once and by themselves, instead of all that follows once
@@ -41,24 +41,19 @@ pub(crate) fn class_of_packet(skb: *mut __sk_buff) -> CgroupClass {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn class_of_caller_raw() -> u32 {
+extern "C" fn treatment_of_caller_raw() -> u32 {
     // SAFETY: the helper takes any level and answers 0 for one that is too deep.
     classify(
         |level| unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) },
-        class_of,
+        known,
     )
-    .to_raw()
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn class_of_packet_raw(skb: *mut __sk_buff) -> u32 {
+extern "C" fn treatment_of_packet_raw(skb: *mut __sk_buff) -> u32 {
     // SAFETY: `skb` is the program's context; the helper takes any level and answers 0 for one that is too deep.
-    classify(
-        |level| unsafe { bpf_skb_ancestor_cgroup_id(skb, level as i32) },
-        class_of,
-    )
-    .to_raw()
+    classify(|level| unsafe { bpf_skb_ancestor_cgroup_id(skb, level as i32) }, known)
 }
 
 /// Identity of the calling process.

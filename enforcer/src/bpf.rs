@@ -18,7 +18,10 @@ use std::{
 };
 
 use aya::{Ebpf, programs::links::FdLink};
-use enforcer_common::{address::AddressRule, settings::Settings};
+use enforcer_common::{
+    address::AddressRule,
+    settings::{Settings, mode},
+};
 
 use crate::sys;
 
@@ -278,7 +281,9 @@ fn settings(config: &Config) -> Result<Settings, BpfError> {
         steer_port: config.steer_port,
         packet_steer_port: config.packet_steer_port,
         reserved: 0,
-        reserved2: 0,
+        mode: mode::ENFORCE,
+        raw_sockets_denied: 0,
+        denied_protocols: [0; 4],
     })
 }
 

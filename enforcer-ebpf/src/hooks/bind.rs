@@ -17,7 +17,7 @@ use super::connect::{CONTINUE, REFUSE, destination_v6};
 use crate::{
     emit::{Decision, emit},
     rules::settings,
-    sender::{class_of_caller, identity_of_caller},
+    sender::{identity_of_caller, treatment_of_caller},
 };
 
 #[cgroup_sock_addr(bind4)]
@@ -45,7 +45,7 @@ fn check(socket_address: *mut bpf_sock_addr, address: &Address, hook: Hook) -> i
         return CONTINUE;
     }
     let identity = identity_of_caller(socket_address);
-    if identity.netns_cookie != settings.host_netns_cookie || matches!(class_of_caller(), CgroupClass::Host) {
+    if identity.netns_cookie != settings.host_netns_cookie || matches!(treatment_of_caller().class, CgroupClass::Host) {
         return CONTINUE;
     }
     emit(&Decision {

@@ -15,7 +15,7 @@ use crate::{
     emit::{Decision, emit},
     handshakes::remember,
     rules::{Protected, protected, settings},
-    sender::{class_of_caller, identity_of_caller},
+    sender::{identity_of_caller, treatment_of_caller},
 };
 
 pub(crate) const CONTINUE: i32 = 1;
@@ -66,14 +66,15 @@ fn check_protected(
     // SAFETY: the program's context; the verifier rewrites the reads.
     let (port, protocol) = unsafe { ((*socket_address).user_port, (*socket_address).protocol) };
     let port = u16::from_be(port as u16);
-    if !protected.rule.covers(port) {
+    let protocol = if protocol == IPPROTO_MPTCP { TCP } else { protocol as u8 };
+    if !protected.rule.covers(protocol, port) {
         return CONTINUE; // Loopback has a rule for the agent's ports; everything else on it ends here.
     }
     let mut identity = identity_of_caller(socket_address);
     let attempt = Attempt {
-        class: class_of_caller(),
+        treatment: treatment_of_caller(),
         spelling: protected.spelling,
-        protocol: if protocol == IPPROTO_MPTCP { TCP } else { protocol as u8 },
+        protocol,
         port,
         in_host_netns: identity.netns_cookie == settings.host_netns_cookie,
     };

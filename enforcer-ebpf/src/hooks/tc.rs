@@ -24,7 +24,7 @@ use crate::{
     inspect::{Finding, Layer, inspect, key, record},
     packet::{DESTINATION_PORT, Network, SOURCE_PORT, TCP_CHECKSUM, Transport, has_stacked_tags, source_v4},
     rules::settings,
-    sender::{class_of_packet, identity_of_packet},
+    sender::{identity_of_packet, treatment_of_packet},
 };
 
 const ETHERNET_HEADER: u32 = 14;
@@ -75,7 +75,7 @@ pub(crate) fn enforcer_out(context: TcContext) -> i32 {
 /// that.
 #[inline(always)]
 fn refuse_stacked_tags(skb: *mut __sk_buff) -> i32 {
-    if matches!(class_of_packet(skb), CgroupClass::Host) {
+    if matches!(treatment_of_packet(skb).class, CgroupClass::Host) {
         return TC_ACT_UNSPEC;
     }
     emit(&Decision {

@@ -44,6 +44,8 @@ fn addresses(config: &Config) -> Vec<(IpAddr, AddressRule)> {
         target,
         scope: scope::EVERYWHERE,
         ports: [0; 4],
+        protocols: 0,
+        group: 0,
     };
     let metadata = config.metadata.iter();
     let mut addresses: Vec<_> = metadata.map(|address| (*address, everywhere(target::IMDS))).collect();
