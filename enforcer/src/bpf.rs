@@ -18,22 +18,22 @@ use std::{
 };
 
 use aya::{Ebpf, programs::links::FdLink};
-use enforcer_common::{
-    address::AddressRule,
-    settings::{Settings, mode},
-};
-
-use crate::sys;
+use enforcer_common::address::AddressRule;
 
 mod attach;
+mod error;
 mod load;
 mod maps;
 mod ring;
+mod tables;
 mod tc;
 
+use self::error::file_error;
 pub use self::{
+    error::BpfError,
     maps::{Accepted, Classes, Counters},
     ring::{EventRing, KernelLog},
+    tables::Tables,
     tc::detach as detach_interface,
 };
 
@@ -56,128 +56,28 @@ pub struct Config {
     pub packet_steer_port: u16,
     /// The address table.
     pub addresses: Vec<(IpAddr, AddressRule)>,
+    /// What is done about what is refused.
+    pub mode: Mode,
+    /// Whether guarded cgroups get no raw IP sockets.
+    pub raw_sockets_denied: bool,
+    /// IP protocols (IANA numbers) guarded cgroups get no sockets of.
+    pub denied_protocols: Vec<u8>,
 }
 
-/// What goes wrong between us and the kernel.
-#[derive(Debug, thiserror::Error)]
-pub enum BpfError {
-    /// The pin directory is not on a bpffs.
-    #[error("{path} is not on a bpf file system: mount one there (mount -t bpf bpf /sys/fs/bpf) or set bpf.pin-dir")]
-    NotBpffs {
-        /// The directory, or its nearest parent that exists.
-        path: PathBuf,
-    },
-    /// Another enforcer uses the same pins.
-    #[error("another enforcer is running with the pins in {path}: stop it first, or give this one its own bpf.pin-dir")]
-    AlreadyRunning {
-        /// The pin directory.
-        path: PathBuf,
-    },
-    /// The pinned maps have another layout.
-    #[error(
-        "the maps pinned in {path} have layout {found}, this enforcer needs {wanted}: run the enforcer they belong to, or remove them with `enforcer detach`"
-    )]
-    OtherLayout {
-        /// The pin directory.
-        path: PathBuf,
-        /// Layout of the pinned maps.
-        found: u32,
-        /// Layout of this binary.
-        wanted: u32,
-    },
-    /// A file operation failed.
-    #[error("cannot {operation} {path}: {source}")]
-    File {
-        /// What was tried.
-        operation: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why it failed.
-        source: io::Error,
-    },
-    /// A system call of ours failed.
-    #[error("cannot {operation}: {source}")]
-    Syscall {
-        /// What was tried, on what.
-        operation: String,
-        /// Why it failed.
-        source: io::Error,
-    },
-    /// The object was refused.
-    #[error("cannot load the BPF object: {}", causes(.source))]
-    Load {
-        /// Why.
-        #[from]
-        source: aya::EbpfError,
-    },
-    /// The object lacks something this binary expects: they were built from different sources.
-    #[error("the BPF object has no {what}: build the enforcer again")]
-    Missing {
-        /// A program or a map.
-        what: &'static str,
-    },
-    /// A program could not be loaded or attached.
-    #[error("cannot {operation} hook {hook}: {}{hint}", causes(.source))]
-    Hook {
-        /// What was tried.
-        operation: &'static str,
-        /// The hook.
-        hook: &'static str,
-        /// Why it failed.
-        source: Box<aya::programs::ProgramError>,
-        /// What to do, if that is known.
-        hint: &'static str,
-    },
-    /// An attachment is not a link: the kernel is older than 5.7.
-    #[error("cannot keep hook {hook} attached: {}; Linux 6.1 or newer is needed", causes(.source))]
-    Link {
-        /// The hook.
-        hook: &'static str,
-        /// Why.
-        source: aya::programs::links::LinkError,
-    },
-    /// A link could not be pinned.
-    #[error("cannot pin hook {hook}: {}", causes(.source))]
-    Pin {
-        /// The hook.
-        hook: &'static str,
-        /// Why it failed.
-        source: aya::pin::PinError,
-    },
-    /// A map operation failed.
-    #[error("cannot {operation} map {map}: {}", causes(.source))]
-    Map {
-        /// What was tried.
-        operation: &'static str,
-        /// The map.
-        map: &'static str,
-        /// Why it failed.
-        source: aya::maps::MapError,
-    },
-    /// A TC operation failed.
-    #[error("cannot {operation} on interface {interface}: {}", causes(.source))]
-    Tc {
-        /// What was tried.
-        operation: &'static str,
-        /// The interface.
-        interface: String,
-        /// Why it failed.
-        source: aya::programs::tc::TcError,
-    },
-}
-
-/// An error of aya with what caused it: the kernel's own answer is at the end of the chain. The verifier's log is left
-/// out.
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let chain = std::iter::successors(Some(error), |error| error.source());
-    let lines = chain.map(|error| error.to_string().lines().next().unwrap_or_default().to_owned());
-    lines.collect::<Vec<_>>().join(": ")
+/// What is done about what is refused, in all cgroups together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// It is blocked.
+    Enforce,
+    /// It is recorded only.
+    Observe,
 }
 
 /// The loaded kernel side. Dropping it detaches nothing that is pinned.
 #[derive(Debug)]
 pub struct Bpf {
     ebpf: Ebpf,
+    tables: Option<Tables>,
     /// Hands identities to our own accepted sockets; dies with the process, because nobody would read them.
     _own_link: FdLink,
     /// Held while the process lives: two enforcers must not share pins.
@@ -194,12 +94,13 @@ impl Bpf {
         create_pin_dirs(&config.pin_dir)?;
         let lock = lock(&config.pin_dir)?;
         let mut ebpf = load::load(&config.pin_dir)?;
-        maps::write_settings(&mut ebpf, &settings(config)?)?;
-        maps::write_addresses(&mut ebpf, &config.addresses)?;
+        let mut tables = Tables::try_new(&mut ebpf)?;
+        tables.write(config)?;
         load::load_programs(&mut ebpf)?;
         let own_link = attach::attach_own(&mut ebpf, config)?;
         Ok(Self {
             ebpf,
+            tables: Some(tables),
             _own_link: own_link,
             _lock: lock,
         })
@@ -229,6 +130,11 @@ impl Bpf {
     /// The reader of the kernel's counters; the second call fails.
     pub fn take_counters(&mut self) -> Result<Counters, BpfError> {
         Counters::try_new(&mut self.ebpf)
+    }
+
+    /// The writer of settings and address table; the second call fails.
+    pub fn take_tables(&mut self) -> Result<Tables, BpfError> {
+        self.tables.take().ok_or(BpfError::Missing { what: "SETTINGS" })
     }
 
     /// The writer of cgroup classes; the second call fails.
@@ -268,25 +174,6 @@ pub fn probe() -> Result<(), BpfError> {
     load::load_programs(&mut ebpf)
 }
 
-fn settings(config: &Config) -> Result<Settings, BpfError> {
-    let host_netns_cookie = sys::socket::netns_cookie().map_err(|source| BpfError::Syscall {
-        operation: "read the network namespace's cookie (SO_NETNS_COOKIE)".to_owned(),
-        source,
-    })?;
-    Ok(Settings {
-        abi_version: enforcer_common::ABI_VERSION,
-        endpoint_address: u32::from_ne_bytes(config.endpoint_address.octets()),
-        host_netns_cookie,
-        endpoint_port: config.endpoint_port,
-        steer_port: config.steer_port,
-        packet_steer_port: config.packet_steer_port,
-        reserved: 0,
-        mode: mode::ENFORCE,
-        raw_sockets_denied: 0,
-        denied_protocols: [0; 4],
-    })
-}
-
 fn create_pin_dirs(pin_dir: &Path) -> Result<(), BpfError> {
     require_bpffs(pin_dir)?;
     for directory in [pin_dir.join("maps"), pin_dir.join("links")] {
@@ -322,13 +209,5 @@ fn lock(pin_dir: &Path) -> Result<File, BpfError> {
             path: pin_dir.to_owned(),
         }),
         Err(error) => Err(file_error("lock", pin_dir, error.into())),
-    }
-}
-
-fn file_error(operation: &'static str, path: &Path, source: io::Error) -> BpfError {
-    BpfError::File {
-        operation,
-        path: path.to_owned(),
-        source,
     }
 }

@@ -24,6 +24,9 @@ pub(super) fn bpf_config(config: &Config, cgroups: &CgroupFs, own_cgroup: &Path)
         steer_port: endpoint.steer_port,
         packet_steer_port: endpoint.packet_steer_port,
         addresses: addresses(config),
+        mode: bpf::Mode::Enforce,
+        raw_sockets_denied: false,
+        denied_protocols: Vec::new(),
     }
 }
 

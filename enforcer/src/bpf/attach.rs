@@ -21,7 +21,7 @@ use aya::{
     },
 };
 
-use super::{BpfError, Config, file_error};
+use super::{BpfError, Config, error::file_error};
 use crate::sys;
 
 /// What a hook is to the kernel.

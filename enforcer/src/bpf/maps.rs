@@ -1,86 +1,15 @@
-//! Typed access to the maps: settings and address table written at start, classes while running, identities and counters
-//! read.
+//! Typed access to the maps: classes written, identities and counters read.
 
-use std::{collections::HashMap as StdHashMap, net::IpAddr, os::fd::BorrowedFd, sync::Arc};
+use std::{os::fd::BorrowedFd, sync::Arc};
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, SkStorage},
+    maps::{HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, SkStorage},
     util::nr_cpus,
 };
-use enforcer_common::{
-    address::{Address, AddressRule, PREFIX_WORDS, Prefix},
-    cgroup::CgroupClass,
-    counter::Counter,
-    handshake::Handshake,
-    settings::Settings,
-};
+use enforcer_common::{cgroup::Treatment, counter::Counter, handshake::Handshake};
 
 use super::BpfError;
-
-/// Writes the one entry of the settings map.
-pub(super) fn write_settings(ebpf: &mut Ebpf, settings: &Settings) -> Result<(), BpfError> {
-    let map = ebpf.map_mut("SETTINGS").ok_or(BpfError::Missing { what: "SETTINGS" })?;
-    let mut map: Array<&mut MapData, Settings> = Array::try_from(map).map_err(map_error("open", "SETTINGS"))?;
-    map.set(0, settings, 0).map_err(map_error("write", "SETTINGS"))
-}
-
-/// Makes the address table and the filter in front of it say what the configuration says. New bits come before new rules,
-/// new rules before the removal of old ones, and old bits go last: nothing is unprotected meanwhile.
-pub(super) fn write_addresses(ebpf: &mut Ebpf, rules: &[(IpAddr, AddressRule)]) -> Result<(), BpfError> {
-    let wanted: StdHashMap<Address, AddressRule> = rules
-        .iter()
-        .map(|(address, rule)| (to_address(*address).canonical().0, *rule))
-        .collect();
-    let mut filter = vec![0_u64; PREFIX_WORDS as usize];
-    for prefix in wanted.keys().map(Prefix::of) {
-        if let Some(word) = filter.get_mut(prefix.word as usize) {
-            *word |= prefix.bit;
-        }
-    }
-    write_filter(ebpf, &filter, |present, wanted| present | wanted)?;
-    write_rules(ebpf, &wanted)?;
-    write_filter(ebpf, &filter, |_present, wanted| wanted)
-}
-
-fn write_rules(ebpf: &mut Ebpf, wanted: &StdHashMap<Address, AddressRule>) -> Result<(), BpfError> {
-    let map = ebpf
-        .map_mut("ADDRESSES")
-        .ok_or(BpfError::Missing { what: "ADDRESSES" })?;
-    let mut map: HashMap<&mut MapData, Address, AddressRule> =
-        HashMap::try_from(map).map_err(map_error("open", "ADDRESSES"))?;
-    for (address, rule) in wanted {
-        map.insert(address, rule, 0).map_err(map_error("write", "ADDRESSES"))?;
-    }
-    let present: Vec<Address> = map
-        .keys()
-        .collect::<Result<_, _>>()
-        .map_err(map_error("list", "ADDRESSES"))?;
-    for address in present.iter().filter(|address| !wanted.contains_key(address)) {
-        map.remove(address).map_err(map_error("clean", "ADDRESSES"))?;
-    }
-    Ok(())
-}
-
-fn write_filter(ebpf: &mut Ebpf, filter: &[u64], merge: impl Fn(u64, u64) -> u64) -> Result<(), BpfError> {
-    let map = ebpf.map_mut("PREFIXES").ok_or(BpfError::Missing { what: "PREFIXES" })?;
-    let mut map: Array<&mut MapData, u64> = Array::try_from(map).map_err(map_error("open", "PREFIXES"))?;
-    for (word, wanted) in (0..).zip(filter) {
-        let present = map.get(&word, 0).map_err(map_error("read", "PREFIXES"))?;
-        let merged = merge(present, *wanted);
-        if merged != present {
-            map.set(word, merged, 0).map_err(map_error("write", "PREFIXES"))?;
-        }
-    }
-    Ok(())
-}
-
-fn to_address(address: IpAddr) -> Address {
-    match address {
-        IpAddr::V4(v4) => Address::from_octets(v4.to_ipv6_mapped().octets()),
-        IpAddr::V6(v6) => Address::from_octets(v6.octets()),
-    }
-}
 
 /// Reads the identity of an accepted socket.
 #[derive(Clone, Debug)]
@@ -163,10 +92,10 @@ impl Classes {
         Ok(Self { map })
     }
 
-    /// Classifies a cgroup and its descendants.
-    pub fn set(&mut self, cgroup_id: u64, class: CgroupClass) -> Result<(), BpfError> {
+    /// Says how a cgroup and its descendants are treated.
+    pub fn set(&mut self, cgroup_id: u64, treatment: Treatment) -> Result<(), BpfError> {
         self.map
-            .insert(cgroup_id, class.to_raw(), 0)
+            .insert(cgroup_id, treatment.to_raw(), 0)
             .map_err(map_error("write", "CLASSES"))
     }
 

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use enforcer_common::cgroup::{CgroupClass, MAX_LEVEL};
+use enforcer_common::cgroup::{CgroupClass, MAX_LEVEL, Treatment};
 use glob::Pattern;
 use rustix::fs::inotify;
 use tokio::{io::unix::AsyncFd, time::sleep};
@@ -114,7 +114,11 @@ impl ClassWatch {
         loop {
             let matches = self.matches();
             for (id, class) in &matches.classes {
-                if let Err(error) = self.classes.set(*id, *class) {
+                let treatment = Treatment {
+                    class: *class,
+                    ..Treatment::default()
+                };
+                if let Err(error) = self.classes.set(*id, treatment) {
                     // The map is full, most likely. A host service more is guarded, which is the safe side.
                     tracing::error!(cgroup_id = id, %error, "cannot classify a cgroup, it stays guarded");
                 }

@@ -1,0 +1,172 @@
+//! What the configuration says, in the kernel: settings and address table. Written at start and again while the hooks run,
+//! in an order that leaves nothing unprotected meanwhile.
+
+use std::{collections::HashMap as StdHashMap, net::IpAddr};
+
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, MapData},
+};
+use enforcer_common::{
+    ABI_VERSION,
+    address::{Address, AddressRule, PREFIX_WORDS, Prefix},
+    settings::{Settings, mode},
+};
+
+use super::{
+    BpfError, Config, Mode,
+    maps::{map_error, take},
+};
+use crate::sys;
+
+/// Writes settings and address table.
+pub struct Tables {
+    settings: Array<MapData, Settings>,
+    addresses: HashMap<MapData, Address, AddressRule>,
+    prefixes: Array<MapData, u64>,
+    host_netns_cookie: u64,
+}
+
+// === impl Tables ===
+
+impl std::fmt::Debug for Tables {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Tables").finish_non_exhaustive()
+    }
+}
+
+impl Tables {
+    pub(super) fn try_new(ebpf: &mut Ebpf) -> Result<Self, BpfError> {
+        let host_netns_cookie = sys::socket::netns_cookie().map_err(|source| BpfError::Syscall {
+            operation: "read the network namespace's cookie (SO_NETNS_COOKIE)".to_owned(),
+            source,
+        })?;
+        let settings = Array::try_from(take(ebpf, "SETTINGS")?).map_err(map_error("open", "SETTINGS"))?;
+        let addresses = HashMap::try_from(take(ebpf, "ADDRESSES")?).map_err(map_error("open", "ADDRESSES"))?;
+        let prefixes = Array::try_from(take(ebpf, "PREFIXES")?).map_err(map_error("open", "PREFIXES"))?;
+        Ok(Self {
+            settings,
+            addresses,
+            prefixes,
+            host_netns_cookie,
+        })
+    }
+
+    /// Makes the kernel side do what the configuration says. A destination that is protected before and after is so all the
+    /// time.
+    pub fn write(&mut self, config: &Config) -> Result<(), BpfError> {
+        self.settings
+            .set(0, settings(config, self.host_netns_cookie), 0)
+            .map_err(map_error("write", "SETTINGS"))?;
+        self.write_addresses(&config.addresses)
+    }
+
+    /// New bits come before new rules, new rules before the removal of old ones, and old bits go last.
+    fn write_addresses(&mut self, rules: &[(IpAddr, AddressRule)]) -> Result<(), BpfError> {
+        let wanted: StdHashMap<Address, AddressRule> = rules
+            .iter()
+            .map(|(address, rule)| (to_address(*address).canonical().0, *rule))
+            .collect();
+        let mut filter = vec![0_u64; PREFIX_WORDS as usize];
+        for prefix in wanted.keys().map(Prefix::of) {
+            if let Some(word) = filter.get_mut(prefix.word as usize) {
+                *word |= prefix.bit;
+            }
+        }
+        self.write_filter(&filter, |present, wanted| present | wanted)?;
+        self.write_rules(&wanted)?;
+        self.write_filter(&filter, |_present, wanted| wanted)
+    }
+
+    fn write_rules(&mut self, wanted: &StdHashMap<Address, AddressRule>) -> Result<(), BpfError> {
+        let map = &mut self.addresses;
+        for (address, rule) in wanted {
+            map.insert(address, rule, 0).map_err(map_error("write", "ADDRESSES"))?;
+        }
+        let present: Vec<Address> = map
+            .keys()
+            .collect::<Result<_, _>>()
+            .map_err(map_error("list", "ADDRESSES"))?;
+        for address in present.iter().filter(|address| !wanted.contains_key(address)) {
+            map.remove(address).map_err(map_error("clean", "ADDRESSES"))?;
+        }
+        Ok(())
+    }
+
+    fn write_filter(&mut self, filter: &[u64], merge: impl Fn(u64, u64) -> u64) -> Result<(), BpfError> {
+        let map = &mut self.prefixes;
+        for (word, wanted) in (0..).zip(filter) {
+            let present = map.get(&word, 0).map_err(map_error("read", "PREFIXES"))?;
+            let merged = merge(present, *wanted);
+            if merged != present {
+                map.set(word, merged, 0).map_err(map_error("write", "PREFIXES"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn settings(config: &Config, host_netns_cookie: u64) -> Settings {
+    Settings {
+        abi_version: ABI_VERSION,
+        endpoint_address: u32::from_ne_bytes(config.endpoint_address.octets()),
+        host_netns_cookie,
+        endpoint_port: config.endpoint_port,
+        steer_port: config.steer_port,
+        packet_steer_port: config.packet_steer_port,
+        reserved: 0,
+        mode: match config.mode {
+            Mode::Enforce => mode::ENFORCE,
+            Mode::Observe => mode::OBSERVE,
+        },
+        raw_sockets_denied: config.raw_sockets_denied.into(),
+        denied_protocols: bitmap(&config.denied_protocols),
+    }
+}
+
+/// A bit per protocol number, as [`Settings::denies_protocol`] reads it.
+fn bitmap(protocols: &[u8]) -> [u64; 4] {
+    let mut words = [0; 4];
+    for protocol in protocols {
+        if let Some(word) = words.get_mut(usize::from(protocol / 64)) {
+            *word |= 1 << (protocol % 64);
+        }
+    }
+    words
+}
+
+fn to_address(address: IpAddr) -> Address {
+    match address {
+        IpAddr::V4(v4) => Address::from_octets(v4.to_ipv6_mapped().octets()),
+        IpAddr::V6(v6) => Address::from_octets(v6.octets()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::{Config, Mode, settings};
+
+    #[test]
+    fn exactly_the_configured_protocols_are_denied() {
+        let config = Config {
+            pin_dir: "/".into(),
+            cgroup_root: "/".into(),
+            own_cgroup: "/".into(),
+            endpoint_address: Ipv4Addr::LOCALHOST,
+            endpoint_port: 80,
+            steer_port: 1,
+            packet_steer_port: 2,
+            addresses: Vec::new(),
+            mode: Mode::Enforce,
+            raw_sockets_denied: true,
+            denied_protocols: vec![0, 33, 132, 136, 255],
+        };
+        let settings = settings(&config, 1);
+        let denied: Vec<u8> = (0..=u8::MAX)
+            .filter(|protocol| settings.denies_protocol(*protocol))
+            .collect();
+        assert_eq!(denied, config.denied_protocols);
+    }
+}
