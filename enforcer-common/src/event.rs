@@ -64,7 +64,7 @@ impl Outcome {
         match self {
             Self::Denied => Self::WouldDeny,
             Self::Dropped => Self::WouldDrop,
-            other => other,
+            other @ (Self::Allowed | Self::Steered | Self::WouldDeny | Self::WouldDrop) => other,
         }
     }
 
