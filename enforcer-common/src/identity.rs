@@ -29,3 +29,18 @@ pod! {
         pub comm: [u8; 16],
     }
 }
+
+// === impl Identity ===
+
+impl Identity {
+    /// The cgroup that counts as the sender's: the caller's, or the socket's where only a packet was seen; 0 where
+    /// neither is known.
+    #[must_use]
+    pub const fn sender_cgroup(&self) -> u64 {
+        if self.cgroup_id == 0 {
+            self.socket_cgroup_id
+        } else {
+            self.cgroup_id
+        }
+    }
+}

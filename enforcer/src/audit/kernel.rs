@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use enforcer_common::counter::Counter;
+use enforcer_common::{counter::Counter, event::Event};
 use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::time::{MissedTickBehavior, interval};
@@ -79,17 +79,10 @@ impl Feed {
     }
 }
 
-fn record(event: &enforcer_common::event::Event, clock: &mut Clock, attributor: &Attributor, recorder: &Recorder) {
-    let identity = &event.identity;
-    // A packet has no caller, only a socket.
-    let sender = if identity.cgroup_id == 0 {
-        identity.socket_cgroup_id
-    } else {
-        identity.cgroup_id
-    };
+fn record(event: &Event, clock: &mut Clock, attributor: &Attributor, recorder: &Recorder) {
     let decision = KernelDecision {
         event: *event,
-        located: attributor.locate(sender),
+        located: attributor.locate(event.identity.sender_cgroup()),
     };
     recorder.kernel(clock.wall(event.time_ns), decision);
 }

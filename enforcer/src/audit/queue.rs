@@ -2,8 +2,8 @@
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering},
-    mpsc::{Receiver, SyncSender, sync_channel},
+    atomic::{AtomicU64, AtomicUsize, Ordering},
+    mpsc::{Receiver, RecvError, SyncSender, TryRecvError, sync_channel},
 };
 
 use jiff::Timestamp;
@@ -34,10 +34,17 @@ pub struct Totals {
     pub ring: u64,
 }
 
+/// The share of the queue that kernel events may not take, as a divisor: containers can make as many of them as they
+/// like, and what the endpoint and the controller have to say must not get lost among them.
+const RESERVED_SHARE: usize = 8;
+
 #[derive(Debug)]
 pub(super) struct Queue {
     /// Numbers and sends under one lock, so that the numbers in the output ascend.
     state: Mutex<State>,
+    /// How many kernel events may wait at a time.
+    kernel_share: usize,
+    kernel_waiting: Arc<AtomicUsize>,
     delivered: AtomicU64,
     dropped: AtomicU64,
 }
@@ -50,6 +57,13 @@ struct State {
     ring: u64,
     /// None once closed.
     sender: Option<SyncSender<Record>>,
+}
+
+/// The writer's end of the queue.
+#[derive(Debug)]
+pub(super) struct Records {
+    receiver: Receiver<Record>,
+    kernel_waiting: Arc<AtomicUsize>,
 }
 
 // === impl Recorder ===
@@ -86,7 +100,7 @@ impl Recorder {
 // === impl Queue ===
 
 impl Queue {
-    pub(super) fn bounded(records: usize) -> (Self, Receiver<Record>) {
+    pub(super) fn bounded(records: usize) -> (Self, Records) {
         let (sender, receiver) = sync_channel(records);
         let state = State {
             emitted: 0,
@@ -94,23 +108,37 @@ impl Queue {
             ring: 0,
             sender: Some(sender),
         };
+        let kernel_waiting = Arc::default();
         let queue = Self {
             state: Mutex::new(state),
+            kernel_share: records - records / RESERVED_SHARE,
+            kernel_waiting: Arc::clone(&kernel_waiting),
             delivered: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
         };
-        (queue, receiver)
+        let records = Records {
+            receiver,
+            kernel_waiting,
+        };
+        (queue, records)
     }
 
     fn push(&self, time: Timestamp, body: Body) {
         let mut state = self.state();
-        state.tell_losses(time);
+        let is_kernel = body.is_kernel();
+        let has_share = !is_kernel || self.kernel_waiting.load(Ordering::Relaxed) < self.kernel_share;
+        if has_share {
+            state.tell_losses(time);
+        }
         let record = Record {
             seq: state.next_number(),
             time,
             body,
         };
-        if !state.send(record) {
+        // Counted before the writer can take it out.
+        self.kernel_waiting.fetch_add(is_kernel.into(), Ordering::Relaxed);
+        if !has_share || !state.send(record) {
+            self.kernel_waiting.fetch_sub(is_kernel.into(), Ordering::Relaxed);
             state.untold.queue += 1;
             self.count_dropped(1);
         }
@@ -159,6 +187,25 @@ impl Queue {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Records ===
+
+impl Records {
+    /// The next record; waits for one.
+    pub(super) fn recv(&self) -> Result<Record, RecvError> {
+        self.receiver.recv().inspect(|record| self.taken(record))
+    }
+
+    /// The next record, if there is one now.
+    pub(super) fn try_recv(&self) -> Result<Record, TryRecvError> {
+        self.receiver.try_recv().inspect(|record| self.taken(record))
+    }
+
+    fn taken(&self, record: &Record) {
+        let is_kernel = record.body.is_kernel();
+        self.kernel_waiting.fetch_sub(is_kernel.into(), Ordering::Relaxed);
     }
 }
 

@@ -75,3 +75,11 @@ pub(super) struct Lost {
     /// Records that found no room in the queue.
     pub(super) queue: u64,
 }
+
+// === impl Body ===
+
+impl Body {
+    pub(super) const fn is_kernel(&self) -> bool {
+        matches!(self, Self::Kernel(_))
+    }
+}

@@ -206,6 +206,22 @@ fn a_full_queue_leaves_a_gap_and_a_record_that_tells_its_size() {
 }
 
 #[test]
+fn a_flood_of_kernel_events_leaves_room_for_what_the_endpoint_says() {
+    let (queue, records) = Queue::bounded(16);
+    let recorder = Recorder::new(queue, redactor());
+    let flood = || (0..100).for_each(|_| recorder.kernel(Timestamp::UNIX_EPOCH, kernel()));
+    flood();
+    recorder.endpoint(endpoint(Verdict::Permit), None);
+    let taken = || std::iter::from_fn(|| records.try_recv().ok());
+    let waiting: Vec<_> = taken().collect();
+    let others = waiting.iter().filter(|record| !record.body.is_kernel());
+    // Besides the events: the loss of the rest of them, and the endpoint's record.
+    assert_eq!((waiting.len(), others.count()), (16, 2));
+    flood();
+    assert_eq!(taken().filter(|record| record.body.is_kernel()).count(), 14);
+}
+
+#[test]
 fn losses_nobody_told_are_the_last_words() {
     let (queue, records) = Queue::bounded(1);
     let recorder = Recorder::new(queue, redactor());

@@ -8,7 +8,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, TryRecvError},
+        mpsc::TryRecvError,
     },
     thread::{self, Thread},
     time::Duration,
@@ -17,7 +17,11 @@ use std::{
 use tokio::{sync::oneshot, time::timeout};
 use tracing::{error, info, warn};
 
-use super::{AuditError, queue::Queue, record::Record};
+use super::{
+    AuditError,
+    queue::{Queue, Records},
+    record::Record,
+};
 
 /// How much is collected before it is written although more records wait.
 const BATCH_BYTES: usize = 64 * 1024;
@@ -50,7 +54,7 @@ struct Loop {
 impl Writer {
     pub(super) fn start(
         queue: Arc<Queue>,
-        records: Receiver<Record>,
+        records: Records,
         output: Box<dyn Write + Send>,
     ) -> Result<Self, AuditError> {
         let last_try = Arc::new(AtomicBool::new(false));
@@ -92,7 +96,7 @@ impl Writer {
 // === impl Loop ===
 
 impl Loop {
-    fn run(&mut self, records: &Receiver<Record>) {
+    fn run(&mut self, records: &Records) {
         loop {
             match records.try_recv() {
                 Ok(record) => self.take(&record),

@@ -66,10 +66,7 @@ impl Gate {
             None
         });
         let identity = handshake.map(|handshake| handshake.identity);
-        let cgroup = identity.map_or(0, |identity| match identity.cgroup_id {
-            0 => identity.socket_cgroup_id,
-            caller => caller,
-        });
+        let cgroup = identity.map_or(0, |identity| identity.sender_cgroup());
         Sender {
             attributed: self.attributor.attribute(handshake.as_ref()),
             identity,
