@@ -22,8 +22,27 @@ use crate::{
 /// Precedes the exit code of the tests on the console; `vm-init` writes it.
 const STATUS_MARKER: &str = "vm-init: tests ended with exit code ";
 
-/// What the kernel tests need of the kernel and Debian builds as modules.
-const MODULES: [&str; 4] = ["veth", "bridge", "sch_ingress", "cls_bpf"];
+/// What the kernel tests need of the kernel and Debian builds as modules: links, TC, the protocols a container might
+/// try, and the lists of sockets (`*_diag`).
+const MODULES: [&str; 17] = [
+    "veth",
+    "bridge",
+    "dummy",
+    "macvlan",
+    "ipvlan",
+    "tun",
+    "sch_ingress",
+    "cls_bpf",
+    "sctp",
+    "dccp_ipv4",
+    "dccp_ipv6",
+    "tcp_diag",
+    "udp_diag",
+    "raw_diag",
+    "mptcp_diag",
+    "af_packet_diag",
+    "unix_diag",
+];
 
 /// A kernel line we test on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -1,18 +1,23 @@
 //! What the distribution provides. Only Debian's and Ubuntu's packages are installed, and only by root.
 
-use std::path::Path;
+use std::{
+    fs, io,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    process,
+};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::{preflight, step};
 
 /// Installs `package` unless its `program` is on the path.
 pub(super) fn ensure_program(program: &str, package: &str) -> Result<()> {
-    ensure(
-        step::succeeds(step::command(program).arg("--version")),
-        program,
-        package,
-    )
+    ensure(is_there(program), program, package)
+}
+
+fn is_there(program: &str) -> bool {
+    step::succeeds(step::command(program).arg("--version"))
 }
 
 /// The tests are linked statically, so that the same binaries run inside the virtual machines.
@@ -23,6 +28,29 @@ pub(super) fn ensure_static_libc() -> Result<()> {
         "the static C library (libc.a)",
         "libc6-dev",
     )
+}
+
+/// The engine whose containers are tested, with its client and iptables. The tests start it in scenes of their own; the
+/// machine's own must not start for being installed.
+pub(super) fn ensure_docker() -> Result<()> {
+    // The engine's package brings the others, except that in newer distributions its client is on its own.
+    let programs = [
+        ("dockerd", "docker.io"),
+        ("docker", "docker-cli"),
+        ("iptables", "iptables"),
+    ];
+    if programs.iter().all(|(program, _)| is_there(program)) {
+        return Ok(());
+    }
+    let _policy = ServicePolicy::keep_stopped(Path::new("/usr/sbin/policy-rc.d"))?;
+    programs
+        .iter()
+        .try_for_each(|(program, package)| ensure_program(program, package))
+}
+
+/// Tells Debian's package scripts not to start services, while this lives.
+struct ServicePolicy {
+    file: Option<PathBuf>,
 }
 
 /// Installs `package` unless `what` it brings is `present`.
@@ -58,4 +86,41 @@ pub(crate) fn with_fresh_index<T>(action: impl Fn() -> Result<T>) -> Result<T> {
         step::run_download(step::command("apt-get").arg("update"))?;
         action()
     })
+}
+
+// === impl ServicePolicy ===
+
+impl ServicePolicy {
+    /// Does nothing where there is a policy already, or where nothing can be installed anyway.
+    fn keep_stopped(file: &Path) -> Result<Self> {
+        if !preflight::is_root() {
+            return Ok(Self { file: None });
+        }
+        // If this process cannot remove the file, it denies nothing any more: it asks whether the process is there.
+        let script = format!("#!/bin/sh\n[ -d /proc/{} ] && exit 101\nexit 0\n", process::id());
+        let created = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o755)
+            .open(file);
+        match created.and_then(|mut policy| io::Write::write_all(&mut policy, script.as_bytes())) {
+            Ok(()) => Ok(Self {
+                file: Some(file.to_owned()),
+            }),
+            Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => {
+                Ok(Self { file: None })
+            }
+            Err(error) => Err(error).with_context(|| format!("cannot write {}", file.display())),
+        }
+    }
+}
+
+impl Drop for ServicePolicy {
+    fn drop(&mut self) {
+        if let Some(file) = &self.file
+            && let Err(error) = fs::remove_file(file)
+        {
+            eprintln!("warning: cannot remove {}: {error}", file.display());
+        }
+    }
 }
