@@ -133,6 +133,7 @@ impl Running {
         // Blocking comes before listening: if somebody holds our ports, metadata is blocked all the same.
         bpf.attach(&bpf_config)?;
         links::attach_present(&mut bpf).await?;
+        bpf.retire_older()?;
         address::ensure(config.endpoint.address).await?;
         let listeners = listen(&config.endpoint).await?;
         announce(config, &bpf_config);

@@ -1,41 +1,40 @@
 //! The kernel side, seen from userspace: loads the hooks, fills their maps, attaches and pins them, reads what they say.
 //! This tree alone names `aya`.
 //!
-//! What is pinned outlives the daemon: links and maps stay under `pin_dir`, so a dead enforcer leaves metadata blocked
-//! and the credential endpoint refusing. The next start adopts the maps and swaps the programs inside the links.
-//!
-//! ```text
-//! <pin_dir>/maps/<MAP>                 shared state, adopted by the next start
-//! <pin_dir>/links/<cgroup ID>/<hook>   attachments; the directory names the cgroup they belong to
-//! ```
+//! What is pinned outlives the daemon: links and maps stay in the pin directory (`pins`), so a dead enforcer leaves
+//! metadata blocked and the credential endpoint refusing. The next start adopts the maps, or makes new ones if its layout
+//! is newer, and swaps the programs inside the links.
 
 use std::{
-    fs::{self, File},
-    io,
     net::{IpAddr, Ipv4Addr},
-    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
-use aya::{Ebpf, programs::links::FdLink};
+use aya::{
+    Ebpf,
+    maps::{MapData, PerCpuArray},
+};
 use enforcer_common::address::AddressRule;
 
 mod attach;
 mod error;
 mod load;
 mod maps;
+mod pins;
 mod ring;
 mod tables;
 mod tc;
+mod upgrade;
 
-use self::error::file_error;
 pub use self::{
     error::BpfError,
     maps::{Accepted, Classes, Counters},
+    pins::require_bpffs,
     ring::{EventRing, KernelLog},
     tables::Tables,
     tc::detach as detach_interface,
 };
+use self::{maps::map_error, pins::Pins, upgrade::Older};
 
 /// What the kernel side needs to know.
 #[derive(Clone, Debug)]
@@ -73,43 +72,52 @@ pub enum Mode {
     Observe,
 }
 
-/// The loaded kernel side. Dropping it detaches nothing that is pinned.
+/// The loaded kernel side, and the lock on its pins. Dropping it detaches nothing that is pinned.
 #[derive(Debug)]
 pub struct Bpf {
     ebpf: Ebpf,
     tables: Option<Tables>,
-    /// Hands identities to our own accepted sockets; dies with the process, because nobody would read them.
-    _own_link: FdLink,
-    /// Held while the process lives: two enforcers must not share pins.
-    _lock: File,
+    /// What is replaced, until it is.
+    older: Option<Older>,
+    pins: Pins,
 }
 
 // === impl Bpf ===
 
 impl Bpf {
-    /// Loads the object, or adopts the maps an earlier enforcer left, fills settings and address table, and attaches the
-    /// hook on the enforcer's own cgroup: from here on, what it accepts has an identity. What guards others is attached
-    /// by [`Bpf::attach`]; what an earlier enforcer left attached goes on meanwhile.
+    /// Loads the object, or adopts the maps an earlier enforcer left, and fills settings and address table. Nothing is
+    /// attached yet, see [`Bpf::attach`]; what an earlier enforcer left attached goes on meanwhile.
     pub fn load(config: &Config) -> Result<Self, BpfError> {
-        create_pin_dirs(&config.pin_dir)?;
-        let lock = lock(&config.pin_dir)?;
-        let mut ebpf = load::load(&config.pin_dir)?;
+        let pins = Pins::open(&config.pin_dir)?;
+        let mut ebpf = load::load(&pins.maps())?;
         let mut tables = Tables::try_new(&mut ebpf)?;
+        // The settings are written last, so that a start killed before that carries over again.
+        let older = match pins.older_maps()? {
+            Some(maps) if tables.are_new()? => Some(carry_over(maps, &mut ebpf)?),
+            _ => None,
+        };
         tables.write(config)?;
         load::load_programs(&mut ebpf)?;
-        let own_link = attach::attach_own(&mut ebpf, config)?;
         Ok(Self {
             ebpf,
             tables: Some(tables),
-            _own_link: own_link,
-            _lock: lock,
+            older,
+            pins,
         })
     }
 
-    /// Attaches and pins every hook of the cgroup root, or swaps the programs inside the links an earlier enforcer left.
-    /// Classes belong into their map ([`Bpf::take_classes`]) before, so that no host service is refused meanwhile.
+    /// Attaches and pins every hook of cgroups, or swaps the programs inside the links an earlier enforcer left. Classes
+    /// belong into their map ([`Bpf::take_classes`]) before, so that no host service is refused meanwhile.
     pub fn attach(&mut self, config: &Config) -> Result<(), BpfError> {
-        attach::attach_root(&mut self.ebpf, config)
+        attach::attach(&mut self.ebpf, config, &self.pins)
+    }
+
+    /// Lets go of the maps of older layouts. To be called when every hook is attached, those of devices included.
+    pub fn retire_older(&mut self) -> Result<(), BpfError> {
+        if let Some(older) = self.older.take() {
+            older.tell_rest()?;
+        }
+        self.pins.remove_older_maps()
     }
 
     /// The ring buffer's reader; there is one, so the second call fails.
@@ -151,21 +159,7 @@ impl Bpf {
 /// Removes every pin below `pin_dir`, and with them hooks and maps; `false` if there is none. Interfaces are detached one
 /// by one with [`detach_interface`].
 pub fn detach(pin_dir: &Path) -> Result<bool, BpfError> {
-    if !pin_dir.join("maps").exists() {
-        return Ok(false);
-    }
-    require_bpffs(pin_dir)?;
-    let _lock = lock(pin_dir)?;
-    for directory in [pin_dir.join("links"), pin_dir.join("maps")] {
-        match fs::remove_dir_all(&directory) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(file_error("remove", &directory, source));
-            }
-            _ => {}
-        }
-    }
-    fs::remove_dir(pin_dir).map_err(|source| file_error("remove", pin_dir, source))?;
-    Ok(true)
+    pins::remove_all(pin_dir)
 }
 
 /// Whether this kernel takes the object: loads it without attaching or pinning anything.
@@ -174,40 +168,9 @@ pub fn probe() -> Result<(), BpfError> {
     load::load_programs(&mut ebpf)
 }
 
-fn create_pin_dirs(pin_dir: &Path) -> Result<(), BpfError> {
-    require_bpffs(pin_dir)?;
-    for directory in [pin_dir.join("maps"), pin_dir.join("links")] {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&directory)
-            .map_err(|source| file_error("create", &directory, source))?;
-    }
-    Ok(())
-}
-
-/// Whether a directory, or its nearest parent that exists, lies on a bpffs.
-pub fn require_bpffs(directory: &Path) -> Result<(), BpfError> {
-    let existing = directory.ancestors().find(|path| path.exists()).unwrap_or(directory);
-    let stat = rustix::fs::statfs(existing).map_err(|error| file_error("inspect", existing, error.into()))?;
-    if u64::try_from(stat.f_type).ok() != Some(BPF_FS_MAGIC) {
-        return Err(BpfError::NotBpffs {
-            path: existing.to_owned(),
-        });
-    }
-    Ok(())
-}
-
-/// `BPF_FS_MAGIC` of linux/magic.h.
-const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
-
-fn lock(pin_dir: &Path) -> Result<File, BpfError> {
-    let directory = File::open(pin_dir).map_err(|source| file_error("open", pin_dir, source))?;
-    match rustix::fs::flock(&directory, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(directory),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(BpfError::AlreadyRunning {
-            path: pin_dir.to_owned(),
-        }),
-        Err(error) => Err(file_error("lock", pin_dir, error.into())),
-    }
+fn carry_over(maps: PathBuf, ebpf: &mut Ebpf) -> Result<Older, BpfError> {
+    let counters = ebpf.map_mut("COUNTERS").ok_or(BpfError::Missing { what: "COUNTERS" })?;
+    let mut counters: PerCpuArray<&mut MapData, u64> =
+        PerCpuArray::try_from(counters).map_err(map_error("open", "COUNTERS"))?;
+    Older::carry_over(maps, &mut counters)
 }

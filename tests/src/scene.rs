@@ -233,6 +233,12 @@ impl Scene {
         &self.directory
     }
 
+    /// A file or directory of the scene, as the test sees it.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.keeper.path(name)
+    }
+
     /// The command that gives a person a shell in the scene.
     #[must_use]
     pub fn shell_command(&self) -> String {

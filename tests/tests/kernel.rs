@@ -24,6 +24,7 @@ mod kernel {
     mod sendmsg;
     mod sock_ops;
     mod tc;
+    mod upgrade;
 }
 
 /// What a refused system call gives.

@@ -4,12 +4,9 @@
 //! without it, and none with two of them.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io,
-    os::{
-        fd::AsFd as _,
-        unix::fs::{DirBuilderExt as _, MetadataExt as _},
-    },
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -21,7 +18,11 @@ use aya::{
     },
 };
 
-use super::{BpfError, Config, error::file_error};
+use super::{
+    BpfError, Config,
+    error::file_error,
+    pins::{self, Pins},
+};
 use crate::sys;
 
 /// What a hook is to the kernel.
@@ -34,23 +35,20 @@ pub(super) enum Kind {
 }
 
 /// Where a hook goes.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum At {
-    /// The cgroup root, pinned: it must outlive the daemon.
+    /// The cgroup root.
     Root,
-    /// The enforcer's own cgroup, not pinned: without the daemon nobody accepts.
+    /// The enforcer's own cgroup, where that is not below the root.
     Own,
     /// The host side of containers' interfaces, see `tc`.
     Interface,
 }
 
-/// Hands identities to accepted sockets.
-const OWN: (&str, Kind) = ("sock_ops_own", Kind::SockOps);
-
 /// Every hook, in the order of attachment: whoever hands identities on comes before who sends connections here. All of
 /// them are required, and load on Linux 6.1 and newer.
 const HOOKS: [(&str, Kind, At); 11] = [
-    (OWN.0, OWN.1, At::Own),
+    ("sock_ops_own", Kind::SockOps, At::Own),
     ("sock_ops", Kind::SockOps, At::Root),
     ("egress", Kind::SkbEgress, At::Root),
     ("bind4", Kind::SockAddr, At::Root),
@@ -68,30 +66,21 @@ pub(super) fn hooks() -> impl Iterator<Item = (&'static str, Kind)> {
     HOOKS.into_iter().map(|(hook, kind, _)| (hook, kind))
 }
 
-/// Attaches and pins the hooks of the cgroup root, and drops those of an earlier one.
-pub(super) fn attach_root(ebpf: &mut Ebpf, config: &Config) -> Result<(), BpfError> {
-    let root = open(&config.cgroup_root)?;
-    let links = config.pin_dir.join("links");
-    let directory = link_directory(&links, &config.cgroup_root, &root)?;
-    for (hook, kind, at) in HOOKS {
-        if matches!(at, At::Root) {
+/// Attaches and pins the hooks of the cgroup root, and that of the enforcer's own cgroup if the root's do not reach it;
+/// drops what an earlier enforcer attached besides.
+pub(super) fn attach(ebpf: &mut Ebpf, config: &Config, pins: &Pins) -> Result<(), BpfError> {
+    let mut kept = Vec::new();
+    for (cgroup, at) in [(&config.own_cgroup, At::Own), (&config.cgroup_root, At::Root)] {
+        let hooks: Vec<_> = HOOKS.into_iter().filter(|(.., place)| *place == at).collect();
+        let opened = File::open(cgroup).map_err(|source| file_error("open cgroup", cgroup, source))?;
+        let directory = link_directory(&pins.links(), cgroup, &opened)?;
+        for (hook, kind, _) in &hooks {
             let program = ebpf.program_mut(hook).ok_or(BpfError::Missing { what: hook })?;
-            attach_pinned(program, (hook, kind), &root, &directory.join(hook))?;
+            attach_pinned(program, (hook, *kind), &opened, &directory.join(hook))?;
         }
+        kept.extend(hooks.iter().map(|(hook, ..)| directory.join(hook)));
     }
-    remove_other_links(&links, &directory)
-}
-
-/// Attaches the hook of the enforcer's own cgroup.
-pub(super) fn attach_own(ebpf: &mut Ebpf, config: &Config) -> Result<FdLink, BpfError> {
-    let own = open(&config.own_cgroup)?;
-    let (hook, _) = OWN;
-    let program = ebpf.program_mut(hook).ok_or(BpfError::Missing { what: hook })?;
-    create_link(program, OWN, &own)
-}
-
-fn open(cgroup: &Path) -> Result<File, BpfError> {
-    File::open(cgroup).map_err(|source| file_error("open cgroup", cgroup, source))
+    remove_other_links(pins, &kept)
 }
 
 /// The directory of the links of this very cgroup: a cgroup that was removed and made again has another ID, and links
@@ -101,11 +90,7 @@ fn link_directory(links: &Path, cgroup: &Path, opened: &File) -> Result<PathBuf,
         .metadata()
         .map_err(|source| file_error("inspect cgroup", cgroup, source))?;
     let directory = links.join(metadata.ino().to_string());
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&directory)
-        .map_err(|source| file_error("create", &directory, source))?;
+    pins::create(&directory)?;
     Ok(directory)
 }
 
@@ -176,14 +161,17 @@ fn hook_error(operation: &'static str, hook: &'static str, source: ProgramError)
     }
 }
 
-/// Links of other cgroups: the root was configured elsewhere, or made again.
-fn remove_other_links(links: &Path, current: &Path) -> Result<(), BpfError> {
-    let entries = fs::read_dir(links).map_err(|source| file_error("list", links, source))?;
-    for entry in entries {
-        let path = entry.map_err(|source| file_error("list", links, source))?.path();
-        if path != current {
-            tracing::info!(links = %path.display(), "removing hooks from an earlier cgroup root");
-            fs::remove_dir_all(&path).map_err(|source| file_error("remove", &path, source))?;
+/// Removes hooks this enforcer does not have, and those on other cgroups: the root was configured elsewhere, or made
+/// again.
+fn remove_other_links(pins: &Pins, kept: &[PathBuf]) -> Result<(), BpfError> {
+    for directory in pins.cgroup_links()? {
+        let present = pins::children(&directory)?;
+        for link in present.iter().filter(|link| !kept.contains(link)) {
+            tracing::info!(link = %link.display(), "removing a hook of an earlier enforcer");
+            pins::remove_link(link)?;
+        }
+        if !present.iter().any(|link| kept.contains(link)) {
+            pins::remove(&directory)?;
         }
     }
     Ok(())

@@ -20,14 +20,14 @@ pub enum BpfError {
         /// The pin directory.
         path: PathBuf,
     },
-    /// The pinned maps have another layout.
+    /// There are pinned maps of a newer layout.
     #[error(
-        "the maps pinned in {path} have layout {found}, this enforcer needs {wanted}: run the enforcer they belong to, or remove them with `enforcer detach`"
+        "the maps pinned in {path} have layout {found}, newer than {wanted}, the one of this enforcer: run the newer enforcer they belong to, or remove them (and all enforcement) with `enforcer detach`"
     )]
-    OtherLayout {
+    NewerLayout {
         /// The pin directory.
         path: PathBuf,
-        /// Layout of the pinned maps.
+        /// Layout of those maps.
         found: u32,
         /// Layout of this binary.
         wanted: u32,

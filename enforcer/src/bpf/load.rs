@@ -4,10 +4,8 @@ use std::path::Path;
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, Map, MapData, MapError},
     programs::{CgroupSkb, CgroupSockAddr, Program, ProgramError, SchedClassifier, SockOps},
 };
-use enforcer_common::{ABI_VERSION, settings::Settings};
 
 use super::{
     BpfError,
@@ -29,10 +27,8 @@ const PINNED_MAPS: [&str; 9] = [
     "COUNTERS",
 ];
 
-/// Parses the object and creates its maps, or adopts those pinned below `pin_dir`.
-pub(super) fn load(pin_dir: &Path) -> Result<Ebpf, BpfError> {
-    let maps = pin_dir.join("maps");
-    check_layout(pin_dir, &maps.join("SETTINGS"))?;
+/// Parses the object and creates its maps, or adopts those pinned in `maps`.
+pub(super) fn load(maps: &Path) -> Result<Ebpf, BpfError> {
     let mut loader = EbpfLoader::new();
     for name in PINNED_MAPS {
         loader.map_pin_path(name, maps.join(name));
@@ -71,29 +67,4 @@ fn load_program(program: &mut Program, kind: Kind) -> Result<(), ProgramError> {
         Kind::SockOps => <&mut SockOps>::try_from(program)?.load(),
         Kind::Classifier => <&mut SchedClassifier>::try_from(program)?.load(),
     }
-}
-
-/// Pinned maps of another layout must not be adopted: programs would misread them.
-fn check_layout(pin_dir: &Path, pin: &Path) -> Result<(), BpfError> {
-    if !pin.exists() {
-        return Ok(());
-    }
-    let read = || -> Result<Settings, MapError> {
-        let settings: Array<_, Settings> = Array::try_from(Map::Array(MapData::from_pin(pin)?))?;
-        settings.get(&0, 0)
-    };
-    let settings = read().map_err(|source| BpfError::Map {
-        operation: "read pinned",
-        map: "SETTINGS",
-        source,
-    })?;
-    // 0: an earlier start ended before it wrote the settings, so nothing was attached yet.
-    if settings.abi_version == ABI_VERSION || settings.abi_version == 0 {
-        return Ok(());
-    }
-    Err(BpfError::OtherLayout {
-        path: pin_dir.to_owned(),
-        found: settings.abi_version,
-        wanted: ABI_VERSION,
-    })
 }

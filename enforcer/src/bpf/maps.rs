@@ -78,6 +78,22 @@ impl Counters {
     }
 }
 
+/// Adds to a counter no hook counts with meanwhile.
+pub(super) fn add_to_first(
+    map: &mut PerCpuArray<&mut MapData, u64>,
+    counter: Counter,
+    amount: u64,
+) -> Result<(), BpfError> {
+    let present = map.get(&counter.to_raw(), 0).map_err(map_error("read", "COUNTERS"))?;
+    let mut values = present.to_vec();
+    if let Some(first) = values.first_mut() {
+        *first += amount;
+    }
+    let failed = map_error("write", "COUNTERS");
+    let values = PerCpuValues::try_from(values).map_err(|source| failed(source.into()))?;
+    map.set(counter.to_raw(), values, 0).map_err(failed)
+}
+
 /// Writes cgroup classes.
 #[derive(Debug)]
 pub struct Classes {

@@ -52,6 +52,12 @@ impl Tables {
         })
     }
 
+    /// Whether nobody has written the settings yet: nothing was ever attached that uses them.
+    pub(super) fn are_new(&self) -> Result<bool, BpfError> {
+        let settings = self.settings.get(&0, 0).map_err(map_error("read", "SETTINGS"))?;
+        Ok(settings.abi_version == 0)
+    }
+
     /// Makes the kernel side do what the configuration says. A destination that is protected before and after is so all the
     /// time.
     pub fn write(&mut self, config: &Config) -> Result<(), BpfError> {

@@ -12,6 +12,7 @@ use std::{
 
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_LINK_UPDATE: libc::c_int = 29;
+const BPF_LINK_DETACH: libc::c_int = 34;
 
 /// `union bpf_attr` for `BPF_OBJ_GET` (linux/bpf.h).
 #[repr(C)]
@@ -55,11 +56,18 @@ pub(crate) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     call(BPF_LINK_UPDATE, &mut attributes).map(|_zero| ())
 }
 
+/// Takes a link's program out of action at once; without this that happens some time after the link's last reference is
+/// gone. Linux 5.9.
+pub(crate) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attributes = link.as_raw_fd().unsigned_abs();
+    call(BPF_LINK_DETACH, &mut attributes).map(|_zero| ())
+}
+
 /// The system call. `T` is the command's part of `union bpf_attr`.
 #[expect(unsafe_code, reason = "bpf(2) has no wrapper in libc")]
 fn call<T>(command: libc::c_int, attributes: &mut T) -> io::Result<i32> {
-    // SAFETY: bpf(2) reads `size_of::<T>()` bytes at `attributes`, which is an exclusive reference to a `repr(C)` struct
-    // without padding; pointers inside it (the path) outlive the call.
+    // SAFETY: bpf(2) reads `size_of::<T>()` bytes at `attributes`, which is an exclusive reference to an integer or a
+    // `repr(C)` struct without padding; pointers inside it (the path) outlive the call.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>()) };
     if result < 0 {
         return Err(io::Error::last_os_error());
