@@ -3,6 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::Path,
+    process,
 };
 
 use anyhow::{Result, bail};
@@ -51,11 +52,21 @@ impl Actor {
     pub fn start(lab: &Path, place: &Place, address: Ipv4Addr) -> Result<Self> {
         let mut command = place.command(lab, lab);
         command.arg("actor");
+        Ok(Self::from_command(command)?.at(address))
+    }
+
+    /// Starts an actor by any command that becomes `lab actor`; where its packets come from is not known yet.
+    pub(crate) fn from_command(command: process::Command) -> Result<Self> {
         Ok(Self {
             worker: Worker::start(command)?,
             next_socket: 0,
-            address,
+            address: Ipv4Addr::UNSPECIFIED,
         })
+    }
+
+    /// The same, with packets that come from `address`.
+    pub(crate) fn at(self, address: Ipv4Addr) -> Self {
+        Self { address, ..self }
     }
 
     /// The process ID.

@@ -13,6 +13,7 @@ pub mod scene;
 
 pub mod actor;
 pub mod audit;
+pub mod docker;
 pub mod enforcer;
 pub mod imds;
 

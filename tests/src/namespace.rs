@@ -9,7 +9,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::{
+    ifaddrs::getifaddrs,
+    sched::{CloneFlags, setns, unshare},
+};
 
 /// A network namespace that lives at least as long as this.
 #[derive(Debug)]
@@ -43,6 +46,17 @@ impl NetNs {
         on_own_thread(|| {
             setns(&self.file, CloneFlags::CLONE_NEWNET).context("cannot enter a network namespace")?;
             function()
+        })
+    }
+
+    /// The hardware address of an interface.
+    pub fn hardware(&self, interface: &str) -> Result<[u8; 6]> {
+        self.run(|| {
+            getifaddrs()
+                .context("cannot list interfaces")?
+                .filter(|entry| entry.interface_name == interface)
+                .find_map(|entry| entry.address?.as_link_addr()?.addr())
+                .with_context(|| format!("there is no interface {interface}"))
         })
     }
 

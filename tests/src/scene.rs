@@ -5,7 +5,7 @@ use std::{
     io::stdin,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    process,
+    process::{self, Command},
     sync::atomic::{AtomicU32, Ordering},
     thread,
 };
@@ -237,6 +237,29 @@ impl Scene {
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.keeper.path(name)
+    }
+
+    /// The scene's cgroup in the hierarchy, with a leading slash.
+    #[must_use]
+    pub fn name(&self) -> PathBuf {
+        Path::new("/").join(self.directory.file_name().unwrap_or_default())
+    }
+
+    /// The host's network namespace.
+    #[must_use]
+    pub fn host_network(&self) -> &NetNs {
+        &self.topology.host
+    }
+
+    /// A program of this machine as a host service.
+    #[must_use]
+    pub fn host_command(&self, program: impl AsRef<Path>) -> Command {
+        let place = Place {
+            cgroup: self.directory.join(HOST),
+            network: self.topology.host.path(),
+            mounts: Some(self.keeper.mounts()),
+        };
+        place.command(&self.lab, program.as_ref())
     }
 
     /// The command that gives a person a shell in the scene.

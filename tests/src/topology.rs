@@ -225,8 +225,8 @@ fn forget_source_filters() -> Result<()> {
     write_sysctl("ipv4/conf/default/rp_filter", "0")
 }
 
-/// Network sysctls are those of the calling thread's namespace.
-fn write_sysctl(name: &str, value: &str) -> Result<()> {
+/// Sets a network sysctl (a path below `/proc/sys/net`) of the calling thread's namespace.
+pub fn write_sysctl(name: &str, value: &str) -> Result<()> {
     let path = format!("/proc/sys/net/{name}");
     fs::write(&path, value).with_context(|| format!("cannot write {value} to {path}"))
 }

@@ -8,6 +8,7 @@ use enforcer_tests::{
     actor,
     bench::{self, Bench, gauge},
     demo::{self, Demo},
+    docker::engine,
     enter::{self, Place},
     imds, keeper,
 };
@@ -27,6 +28,12 @@ enum Part {
     Enter {
         #[command(flatten)]
         place: Place,
+        #[arg(last = true)]
+        command_line: Vec<OsString>,
+    },
+    /// Run a container engine
+    #[command(hide = true)]
+    Engine {
         #[arg(last = true)]
         command_line: Vec<OsString>,
     },
@@ -61,6 +68,7 @@ fn play(part: &Part) -> Result<bool> {
         Part::Demo(options) => return demo::run(options),
         Part::Keeper { cgroup, programs } => keeper::run(cgroup, programs)?,
         Part::Enter { place, command_line } => enter::run(place, command_line)?,
+        Part::Engine { command_line } => engine::run(command_line)?,
         Part::Actor => actor::run()?,
         Part::Imds => imds::run()?,
         Part::Bench(options) => bench::run(options)?,

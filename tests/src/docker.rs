@@ -1,0 +1,251 @@
+//! A real Docker engine in a scene: its daemon is a trusted host service there, its containers are in tasks' cgroups.
+//!
+//! The engine has the scene's host namespace to itself, so its bridges and iptables rules are the scene's. Containers
+//! are actors. There is no registry: their image has only links into `/usr`, which is this machine's, read-only.
+
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    ffi::OsStr,
+    fs,
+    io::{BufRead, BufReader},
+    net::Ipv4Addr,
+    ops::{Deref, DerefMut},
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{actor::Actor, keeper::Keeper, scene::Scene, topology::write_sysctl};
+
+pub mod engine;
+
+/// Where the engine looks for programs: which iptables it uses is chosen there.
+const PROGRAMS: &str = "/run/engine";
+/// The engine's socket.
+const SOCKET: &str = "/run/docker.sock";
+/// What the daemon logs when it is ready.
+const READY: &str = "API listen on";
+/// The containers' image.
+const IMAGE: &str = "lab";
+
+/// Which kind of iptables the engine writes its rules with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Iptables {
+    /// By nftables, as current distributions do.
+    Nft,
+    /// By the kernel's old interface.
+    Legacy,
+}
+
+/// A running engine. It ends when this is dropped, or with the scene's cgroups.
+#[derive(Debug)]
+pub struct Docker {
+    daemon: Child,
+    /// The engine's socket, as the test sees it.
+    socket: PathBuf,
+    /// The cgroup of each task in the hierarchy.
+    tasks: BTreeMap<String, PathBuf>,
+    containers: Cell<u32>,
+}
+
+/// A container whose process is an actor. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Container {
+    actor: Actor,
+    name: String,
+}
+
+// === impl Iptables ===
+
+impl Iptables {
+    /// What the names of its programs end with.
+    const fn suffix(self) -> &'static str {
+        match self {
+            Self::Nft => "nft",
+            Self::Legacy => "legacy",
+        }
+    }
+}
+
+// === impl Docker ===
+
+impl Docker {
+    /// Starts an engine and waits until it is ready. Packets between a bridge's ports pass iptables, as they do
+    /// wherever Docker's own tools set up the host.
+    pub fn start(scene: &Scene, iptables: Iptables) -> Result<Self> {
+        scene
+            .host_network()
+            .run(|| write_sysctl("bridge/bridge-nf-call-iptables", "1"))?;
+        let programs = scene.path(PROGRAMS);
+        fs::create_dir(&programs).with_context(|| format!("cannot create {}", programs.display()))?;
+        for family in ["iptables", "ip6tables"] {
+            let program = format!("/usr/sbin/{family}-{}", iptables.suffix());
+            symlink(&program, programs.join(family)).with_context(|| format!("cannot link {program}"))?;
+        }
+        let mut daemon = scene
+            .host_command(Keeper::program("lab"))
+            .arg("engine")
+            .arg("--")
+            .args(["dockerd", "--host", &format!("unix://{SOCKET}")])
+            .args([
+                "--exec-opt",
+                "native.cgroupdriver=cgroupfs",
+                "--storage-driver",
+                "overlay2",
+            ])
+            .env("PATH", format!("{PROGRAMS}:/usr/sbin:/usr/bin:/sbin:/bin"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("cannot start the engine")?;
+        let log = daemon.stderr.take().context("the engine has no log")?;
+        let docker = Self {
+            daemon,
+            socket: scene.path(SOCKET),
+            tasks: scene
+                .tasks()
+                .iter()
+                .map(|task| (task.name.clone(), scene.name().join(&task.cgroup)))
+                .collect(),
+            containers: Cell::new(0),
+        };
+        await_ready(BufReader::new(log))?;
+        docker.import_image(scene)?;
+        Ok(docker)
+    }
+
+    /// Makes a user-defined bridge network.
+    pub fn network_create(&self, name: &str) -> Result<()> {
+        self.call(["network", "create", name]).map(drop)
+    }
+
+    /// Runs a container of a task in a network (`bridge`, `host`, `none`, `container:<name>` or one that was created),
+    /// with further options of `docker run`.
+    pub fn run(&self, task: &str, network: &str, options: &[&str]) -> Result<Container> {
+        let cgroup = self
+            .tasks
+            .get(task)
+            .with_context(|| format!("the scene has no task {task}"))?;
+        let number = self.containers.replace(self.containers.get() + 1);
+        let name = format!("{task}-{number}");
+        let mut command = self.client();
+        command
+            .args(["run", "--rm", "--interactive", "--log-driver", "none", "--name", &name])
+            .args(["--network", network, "--cgroup-parent"])
+            .arg(cgroup)
+            .args(["--volume", "/usr:/usr:ro", "--volume"])
+            .arg(format!("{}:/lab:ro", Keeper::program("lab").display()))
+            .args(options)
+            .args([IMAGE, "/lab", "actor"]);
+        let actor = Actor::from_command(command)?.at(self.address(&name)?);
+        Ok(Container { actor, name })
+    }
+
+    /// The container's address in the networks of its own; a container without any sends from nowhere.
+    fn address(&self, name: &str) -> Result<Ipv4Addr> {
+        let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+        let text = self.call(["inspect", "--format", format, name])?;
+        match text.trim() {
+            "" => Ok(Ipv4Addr::UNSPECIFIED),
+            address => address
+                .parse()
+                .with_context(|| format!("{name} has no address but {address}")),
+        }
+    }
+
+    fn import_image(&self, scene: &Scene) -> Result<()> {
+        let tree = scene.path("/run/image");
+        fs::create_dir(&tree).with_context(|| format!("cannot create {}", tree.display()))?;
+        for directory in ["bin", "lib", "lib64", "sbin"] {
+            symlink(Path::new("usr").join(directory), tree.join(directory)).context("cannot make the image")?;
+        }
+        let mut tar = Command::new("tar")
+            .arg("--directory")
+            .arg(&tree)
+            .args(["--create", "."])
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start tar")?;
+        let image = tar.stdout.take().context("tar has no output")?;
+        let mut import = self.client();
+        run(import.args(["import", "-", IMAGE]).stdin(image))?;
+        ensure!(tar.wait().context("cannot wait for tar")?.success(), "tar failed");
+        Ok(())
+    }
+
+    fn call<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Result<String> {
+        run(self.client().args(arguments))
+    }
+
+    /// The client, without anything of its user's configuration.
+    fn client(&self) -> Command {
+        let mut command = Command::new("docker");
+        command
+            .env_remove("DOCKER_CONTEXT")
+            .env("DOCKER_CONFIG", "/nonexistent")
+            .arg("--host")
+            .arg(format!("unix://{}", self.socket.display()));
+        command
+    }
+}
+
+impl Drop for Docker {
+    fn drop(&mut self) {
+        if let Err(error) = self.daemon.kill().and_then(|()| self.daemon.wait()) {
+            eprintln!("lab: cannot end the engine: {error}");
+        }
+    }
+}
+
+/// Reads the log until the daemon is ready, then lets the rest go.
+fn await_ready(log: BufReader<impl std::io::Read + Send + 'static>) -> Result<()> {
+    let mut lines = log.lines().map_while(Result::ok);
+    let mut said = String::new();
+    for line in lines.by_ref() {
+        said.extend([&line, "\n"]);
+        if line.contains(READY) {
+            thread::spawn(move || lines.for_each(drop));
+            return Ok(());
+        }
+    }
+    bail!("the engine did not start:\n{said}")
+}
+
+fn run(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("cannot start {command:?}"))?;
+    ensure!(
+        output.status.success(),
+        "{command:?} failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+// === impl Container ===
+
+impl Container {
+    /// The container's name; `container:<name>` is its network.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Deref for Container {
+    type Target = Actor;
+
+    fn deref(&self) -> &Actor {
+        &self.actor
+    }
+}
+
+impl DerefMut for Container {
+    fn deref_mut(&mut self) -> &mut Actor {
+        &mut self.actor
+    }
+}
