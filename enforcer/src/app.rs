@@ -24,7 +24,7 @@ use crate::{
         HostError, address,
         cgroupfs::{CgroupError, CgroupFs},
         classes::ClassWatch,
-        links,
+        coverage::Coverage,
     },
     policy::Ownership,
     signal::{SignalError, Signals},
@@ -132,8 +132,7 @@ impl Running {
         let upstream = Upstream::build(&config.upstream);
         // Blocking comes before listening: if somebody holds our ports, metadata is blocked all the same.
         bpf.attach(&bpf_config)?;
-        links::attach_present(&mut bpf).await?;
-        bpf.retire_older()?;
+        let coverage = Coverage::start(bpf, cgroups, bpf_config.cgroup_root.clone())?;
         address::ensure(config.endpoint.address).await?;
         let listeners = listen(&config.endpoint).await?;
         announce(config, &bpf_config);
@@ -144,9 +143,7 @@ impl Running {
         supervisor.spawn("kernel event reader", feed.run(feeding_watcher));
         supervisor.spawn("kernel log reader", async { forward(log).await.map(never) });
         supervisor.spawn("cgroup watcher", async { classes.run().await.map(never) });
-        supervisor.spawn("network device watcher", async move {
-            links::watch(&mut bpf).await.map(never)
-        });
+        supervisor.spawn("network device watcher", async { coverage.run().await.map(never) });
         if let Some(embedded) = upstream.embedded().cloned() {
             let refresh = embedded.refresh(serving_watcher.clone());
             supervisor.spawn("credentials refresher", infallible(refresh));

@@ -6,8 +6,9 @@
 //! is newer, and swaps the programs inside the links.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use aya::{
@@ -22,6 +23,7 @@ mod load;
 mod maps;
 mod pins;
 mod ring;
+mod status;
 mod tables;
 mod tc;
 mod upgrade;
@@ -29,12 +31,13 @@ mod upgrade;
 pub use self::{
     error::BpfError,
     maps::{Accepted, Classes, Counters},
-    pins::require_bpffs,
+    pins::{Removal, require_bpffs},
     ring::{EventRing, KernelLog},
+    status::{AttachedTo, HookStatus, status},
     tables::Tables,
-    tc::detach as detach_interface,
+    tc::{Attachment, Device, Role, detach as detach_interface},
 };
-use self::{maps::map_error, pins::Pins, upgrade::Older};
+use self::{maps::map_error, pins::Pins, tc::Tc, upgrade::Older};
 
 /// What the kernel side needs to know.
 #[derive(Clone, Debug)]
@@ -77,6 +80,7 @@ pub enum Mode {
 pub struct Bpf {
     ebpf: Ebpf,
     tables: Option<Tables>,
+    tc: Tc,
     /// What is replaced, until it is.
     older: Option<Older>,
     pins: Pins,
@@ -101,6 +105,7 @@ impl Bpf {
         Ok(Self {
             ebpf,
             tables: Some(tables),
+            tc: Tc::new(),
             older,
             pins,
         })
@@ -150,16 +155,21 @@ impl Bpf {
         Classes::try_new(&mut self.ebpf)
     }
 
-    /// Attaches the packet hooks to the host side of a container's interface; replaces what an earlier enforcer left.
-    pub fn attach_interface(&mut self, interface: &str) -> Result<(), BpfError> {
-        tc::attach(&mut self.ebpf, interface)
+    /// Attaches the packet hooks of a device's role, or swaps the programs of those an earlier enforcer left. To be called in
+    /// the device's network namespace.
+    pub fn attach_device(&mut self, device: &Device) -> Result<Attachment, BpfError> {
+        self.tc.attach(&mut self.ebpf, device, &self.pins)
     }
-}
 
-/// Removes every pin below `pin_dir`, and with them hooks and maps; `false` if there is none. Interfaces are detached one
-/// by one with [`detach_interface`].
-pub fn detach(pin_dir: &Path) -> Result<bool, BpfError> {
-    pins::remove_all(pin_dir)
+    /// Forgets every device that is gone. `namespaces` are those (by inode number) whose devices were listed, `devices`
+    /// what they have (namespace and index).
+    pub fn retain_devices(
+        &mut self,
+        namespaces: &BTreeSet<u64>,
+        devices: &BTreeSet<(u64, u32)>,
+    ) -> Result<(), BpfError> {
+        self.tc.retain(namespaces, devices, &self.pins)
+    }
 }
 
 /// Whether this kernel takes the object: loads it without attaching or pinning anything.

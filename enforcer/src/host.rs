@@ -1,11 +1,13 @@
-//! What we watch and change on the host: the cgroup tree, network devices, the endpoint's address.
+//! What we watch and change on the host: the cgroup tree, network namespaces and their devices, the endpoint's address.
 
 use std::io;
 
 pub mod address;
 pub mod cgroupfs;
 pub mod classes;
-pub mod links;
+pub mod coverage;
+mod links;
+pub mod namespaces;
 
 /// What goes wrong with the host's network.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +25,20 @@ pub enum HostError {
         operation: String,
         /// The kernel's answer.
         source: rtnetlink::Error,
+    },
+    /// A network namespace could not be used.
+    #[error("cannot enter network namespace {path}: {source}")]
+    Namespace {
+        /// Its file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The processes could not be listed.
+    #[error("cannot list processes: {source}")]
+    Processes {
+        /// Why.
+        source: procfs::ProcError,
     },
     /// The namespace has no loopback device.
     #[error("this network namespace has no loopback device: the enforcer needs one for the endpoint's address")]

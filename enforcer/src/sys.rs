@@ -2,5 +2,6 @@
 
 pub(crate) mod bpf;
 pub(crate) mod file_handle;
+pub(crate) mod namespace;
 pub(crate) mod readiness;
 pub(crate) mod socket;

@@ -101,6 +101,12 @@ pub enum BpfError {
         /// Why it failed.
         source: aya::maps::MapError,
     },
+    /// A device got another name while hooks were attached to it.
+    #[error("interface {interface} is another one by now; it is looked at again")]
+    Renamed {
+        /// The name it had.
+        interface: String,
+    },
     /// A TC operation failed.
     #[error("cannot {operation} on interface {interface}: {}", causes(.source))]
     Tc {

@@ -69,12 +69,19 @@ impl Pins {
 
     /// Where the attachments are.
     pub(super) fn links(&self) -> PathBuf {
-        self.directory.join(LINKS)
+        links(&self.directory)
+    }
+
+    /// Where the attachments to devices are.
+    pub(super) fn device_links(&self) -> PathBuf {
+        self.links().join(DEVICE_LINKS)
     }
 
     /// Directories of the attachments to cgroups.
     pub(super) fn cgroup_links(&self) -> Result<Vec<PathBuf>, BpfError> {
-        cgroup_links(&self.directory)
+        let mut directories = children(&self.links())?;
+        directories.retain(|path| path.file_name().is_some_and(|name| name != DEVICE_LINKS));
+        Ok(directories)
     }
 
     /// Where the maps of the newest older layout are, if there is one that was ever in use.
@@ -113,27 +120,42 @@ impl Pins {
     }
 }
 
-/// Directories of the attachments to cgroups.
-pub(super) fn cgroup_links(pin_dir: &Path) -> Result<Vec<PathBuf>, BpfError> {
-    let mut links = children(&pin_dir.join(LINKS))?;
-    links.retain(|path| path.file_name().is_some_and(|name| name != DEVICE_LINKS));
-    Ok(links)
+/// Where the attachments are.
+pub(super) fn links(pin_dir: &Path) -> PathBuf {
+    pin_dir.join(LINKS)
 }
 
-/// Removes every pin, and with them hooks and maps; `false` if there is none.
-pub(super) fn remove_all(pin_dir: &Path) -> Result<bool, BpfError> {
-    if !pin_dir.exists() {
-        return Ok(false);
+/// The pins on their way out, locked: nobody starts meanwhile.
+#[derive(Debug)]
+pub struct Removal {
+    directory: PathBuf,
+    _lock: File,
+}
+
+// === impl Removal ===
+
+impl Removal {
+    /// Locks the pins; none if there are none.
+    pub fn begin(pin_dir: &Path) -> Result<Option<Self>, BpfError> {
+        if !pin_dir.exists() {
+            return Ok(None);
+        }
+        require_bpffs(pin_dir)?;
+        Ok(Some(Self {
+            directory: pin_dir.to_owned(),
+            _lock: lock(pin_dir)?,
+        }))
     }
-    require_bpffs(pin_dir)?;
-    let lock = lock(pin_dir)?;
-    remove_links(&pin_dir.join(LINKS))?;
-    for path in children(pin_dir)? {
-        remove(&path)?;
+
+    /// Removes every pin, and with them hooks and maps. The directory goes last: as long as it is there, this can be done
+    /// again.
+    pub fn finish(self) -> Result<(), BpfError> {
+        remove_links(&links(&self.directory))?;
+        for path in children(&self.directory)? {
+            remove(&path)?;
+        }
+        remove(&self.directory)
     }
-    fs::remove_dir(pin_dir).map_err(|source| file_error("remove", pin_dir, source))?;
-    drop(lock);
-    Ok(true)
 }
 
 /// Whether a directory, or its nearest parent that exists, lies on a bpffs.

@@ -7,9 +7,9 @@ use tokio::runtime;
 use tracing::info;
 
 use crate::{
-    bpf,
+    bpf::Removal,
     config::load::{Flags, environment, load},
-    host::{address, links},
+    host::{address, cgroupfs::CgroupFs, coverage},
 };
 
 #[derive(Debug, clap::Args)]
@@ -27,14 +27,15 @@ impl Detach {
             .enable_all()
             .build()
             .map_err(|error| anyhow!("cannot start the runtime: {error}"))?;
-        // First the pins: they are locked by an enforcer that still runs, and then nothing must be removed.
-        if !bpf::detach(&config.pin_dir)? {
+        // Locked by an enforcer that still runs, and then nothing must be removed.
+        let Some(pins) = Removal::begin(&config.pin_dir)? else {
             info!(pin_dir = %config.pin_dir.display(), "nothing is pinned here, so nothing is removed");
             return Ok(ExitCode::SUCCESS);
-        }
-        for interface in runtime.block_on(links::container_interfaces())? {
-            bpf::detach_interface(&interface)?;
-        }
+        };
+        let cgroups = CgroupFs::find(config.cgroups.root.as_deref())?;
+        let root = config.cgroups.root.as_deref().unwrap_or_else(|| cgroups.mount());
+        coverage::detach(&cgroups, root)?;
+        pins.finish()?;
         runtime.block_on(address::remove(config.endpoint.address))?;
         info!("nothing is guarded any more");
         Ok(ExitCode::SUCCESS)

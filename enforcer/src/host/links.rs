@@ -1,23 +1,14 @@
-//! Network devices: finds the host side of containers' interfaces and attaches the packet hooks to each, now and when
-//! they appear.
-//!
-//! Every veth of this namespace counts. One whose peer is here as well costs nothing and hurts nobody; waiting until the
-//! peer has moved into a container would open a gap.
+//! Network devices of one network namespace: what each of them is to us.
 
-use std::convert::Infallible;
-
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::TryStreamExt as _;
 use rtnetlink::{
-    Handle, MulticastGroup, new_connection, new_multicast_connection,
-    packet_core::NetlinkPayload,
-    packet_route::{
-        RouteNetlinkMessage,
-        link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage},
-    },
+    Handle, new_connection,
+    packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
 };
+use tokio::runtime;
 
-use super::HostError;
-use crate::bpf::Bpf;
+use super::{HostError, namespaces::Namespace};
+use crate::bpf::{Device, Role};
 
 /// Runs requests on a netlink connection of their own.
 pub(super) async fn with_handle<T>(work: impl AsyncFnOnce(Handle) -> Result<T, HostError>) -> Result<T, HostError> {
@@ -28,86 +19,59 @@ pub(super) async fn with_handle<T>(work: impl AsyncFnOnce(Handle) -> Result<T, H
     }
 }
 
-/// Names of the interfaces that lead into containers.
-pub async fn container_interfaces() -> Result<Vec<String>, HostError> {
-    with_handle(async |handle| list(&handle).await).await
-}
-
-/// Attaches the packet hooks to every interface that leads into a container now.
-pub async fn attach_present(bpf: &mut Bpf) -> Result<(), HostError> {
-    for interface in container_interfaces().await? {
-        attach(bpf, &interface);
-    }
-    Ok(())
-}
-
-/// Attaches the packet hooks to every interface that leads into a container, and to those that appear, forever.
-///
-/// An interface that cannot be attached is logged and left to the socket hooks, which need no attachment; it may just
-/// have vanished again.
-pub async fn watch(bpf: &mut Bpf) -> Result<Infallible, HostError> {
-    loop {
-        watch_once(bpf).await?;
-        // Too many changes at once, and the kernel dropped some: look at everything again.
-        tracing::warn!("lost track of network devices, listing them again");
-    }
-}
-
-async fn watch_once(bpf: &mut Bpf) -> Result<(), HostError> {
-    let (connection, handle, mut changes) =
-        new_multicast_connection(&[MulticastGroup::Link]).map_err(|source| HostError::Socket { source })?;
-    let work = async {
-        for interface in list(&handle).await? {
-            attach(bpf, &interface);
-        }
-        while let Some((message, _sender)) = changes.next().await {
-            let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) = message.payload else {
-                continue;
-            };
-            if let Some(interface) = container_interface(&link) {
-                attach(bpf, &interface);
-            }
-        }
-        Ok(())
-    };
-    tokio::select! {
-        result = work => result,
-        () = connection => Ok(()),
-    }
-}
-
-fn attach(bpf: &mut Bpf, interface: &str) {
-    match bpf.attach_interface(interface) {
-        Ok(()) => tracing::debug!(interface, "packet hooks attached"),
-        Err(error) => tracing::warn!(interface, %error, "no packet hooks on this interface"),
-    }
-}
-
-async fn list(handle: &Handle) -> Result<Vec<String>, HostError> {
-    handle
-        .link()
-        .get()
-        .execute()
-        .try_filter_map(|link| std::future::ready(Ok(container_interface(&link))))
-        .try_collect()
-        .await
-        .map_err(|source| HostError::Netlink {
-            operation: "list network devices".to_owned(),
-            source,
+/// The devices of a namespace that packets of guarded processes pass, as the calling thread sees them, which must be in
+/// that namespace and in no runtime.
+pub(super) fn devices(namespace: &Namespace, is_own: bool) -> Result<Vec<Device>, HostError> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .map_err(|source| HostError::Socket { source })?;
+    let links = runtime.block_on(with_handle(async |handle| list(&handle).await))?;
+    let device = |link: &LinkMessage| {
+        Some(Device {
+            namespace: namespace.inode,
+            index: link.header.index,
+            name: name_of(link)?,
+            role: role(link, is_own)?,
         })
+    };
+    Ok(links.iter().filter_map(device).collect())
 }
 
-/// The name of a veth, `None` for every other device.
-fn container_interface(link: &LinkMessage) -> Option<String> {
+async fn list(handle: &Handle) -> Result<Vec<LinkMessage>, HostError> {
+    let links = handle.link().get().execute();
+    links.try_collect().await.map_err(|source| HostError::Netlink {
+        operation: "list network devices".to_owned(),
+        source,
+    })
+}
+
+/// What a device is to us, `None` if we need not see what it carries.
+///
+/// Every veth of the host leads into a container or may in a moment: one whose peer is on the host too costs nothing and
+/// hurts nobody. A veth inside a container is seen on the host's side. Devices without Ethernet headers reach no metadata
+/// service.
+fn role(link: &LinkMessage, is_own: bool) -> Option<Role> {
+    if link.header.flags.contains(LinkFlags::Loopback) || link.header.link_layer_type != LinkLayerType::Ether {
+        return None;
+    }
+    match (is_veth(link), is_own) {
+        (true, true) => Some(Role::Container),
+        (true, false) => None,
+        (false, true) => Some(Role::Uplink),
+        (false, false) => Some(Role::Device),
+    }
+}
+
+fn is_veth(link: &LinkMessage) -> bool {
     let kind = LinkInfo::Kind(InfoKind::Veth);
-    let is_veth = link.attributes.iter().any(|attribute| {
+    link.attributes.iter().any(|attribute| {
         if let LinkAttribute::LinkInfo(infos) = attribute {
             infos.contains(&kind)
         } else {
             false
         }
-    });
-    if is_veth { name_of(link) } else { None }
+    })
 }
 
 /// The name of a device.
@@ -119,4 +83,66 @@ pub(super) fn name_of(link: &LinkMessage) -> Option<String> {
             None
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
+
+    use super::role;
+    use crate::bpf::Role;
+
+    fn link(kind: Option<InfoKind>, layer: LinkLayerType, flags: LinkFlags) -> LinkMessage {
+        let mut link = LinkMessage::default();
+        link.header.link_layer_type = layer;
+        link.header.flags = flags;
+        link.attributes
+            .extend(kind.map(|kind| LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)])));
+        link
+    }
+
+    #[test]
+    fn every_device_with_ethernet_headers_has_a_role_where_nothing_else_sees_its_packets() {
+        let up = LinkFlags::Up;
+        for (kind, layer, flags, on_host, in_container) in [
+            (
+                Some(InfoKind::Veth),
+                LinkLayerType::Ether,
+                up,
+                Some(Role::Container),
+                None,
+            ),
+            (None, LinkLayerType::Ether, up, Some(Role::Uplink), Some(Role::Device)),
+            (
+                Some(InfoKind::MacVlan),
+                LinkLayerType::Ether,
+                up,
+                Some(Role::Uplink),
+                Some(Role::Device),
+            ),
+            (
+                Some(InfoKind::Bridge),
+                LinkLayerType::Ether,
+                up,
+                Some(Role::Uplink),
+                Some(Role::Device),
+            ),
+            (None, LinkLayerType::Loopback, LinkFlags::Loopback, None, None),
+            (
+                Some(InfoKind::Dummy),
+                LinkLayerType::Ether,
+                LinkFlags::Loopback,
+                None,
+                None,
+            ),
+            (Some(InfoKind::Wireguard), LinkLayerType::None, up, None, None),
+        ] {
+            let link = link(kind, layer, flags);
+            assert_eq!(
+                [role(&link, true), role(&link, false)],
+                [on_host, in_container],
+                "{link:?}"
+            );
+        }
+    }
 }

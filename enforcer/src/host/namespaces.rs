@@ -1,0 +1,159 @@
+//! Network namespaces: finds those the guarded processes are in, and enters them.
+//!
+//! No descriptor of a foreign namespace is kept: it would keep the namespace and its devices alive.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io,
+    os::{
+        fd::{AsFd as _, AsRawFd as _},
+        unix::fs::MetadataExt as _,
+    },
+    path::{Path, PathBuf},
+};
+
+use rtnetlink::{
+    packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
+    packet_route::{
+        RouteNetlinkMessage,
+        nsid::{NsidAttribute, NsidMessage},
+    },
+    sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
+};
+
+use super::{HostError, cgroupfs::CgroupFs};
+use crate::sys;
+
+/// Where container engines and `ip netns` keep namespaces that have no process yet.
+const NAMED: [&str; 2] = ["/run/netns", "/run/docker/netns"];
+
+/// Stands for any number that is free.
+const ANY_NUMBER: i32 = -1;
+
+/// A network namespace and a way to open it while it lives.
+#[derive(Clone, Debug)]
+pub struct Namespace {
+    /// Inode number.
+    pub inode: u64,
+    path: PathBuf,
+}
+
+// === impl Namespace ===
+
+impl Namespace {
+    /// The namespace of this process.
+    pub fn own() -> Result<Self, HostError> {
+        let path = PathBuf::from("/proc/self/ns/net");
+        let inode = inode_of(&path).map_err(|source| HostError::Namespace {
+            path: path.clone(),
+            source,
+        })?;
+        Ok(Self { inode, path })
+    }
+
+    /// Runs a function inside, on a thread of its own; `None` if the namespace is gone meanwhile.
+    pub fn enter<T: Send>(
+        &self,
+        function: impl FnOnce() -> Result<T, HostError> + Send,
+    ) -> Result<Option<T>, HostError> {
+        let Some(opened) = self.open()? else { return Ok(None) };
+        sys::namespace::run_in(opened.as_fd(), function)
+            .map_err(|source| self.error(source))?
+            .map(Some)
+    }
+
+    /// Has the kernel report changes of the namespace's network to this one: it does for every namespace that has a number
+    /// here.
+    pub fn report_changes(&self) -> Result<(), HostError> {
+        let Some(opened) = self.open()? else { return Ok(()) };
+        let descriptor = opened.as_raw_fd().unsigned_abs();
+        let mut message = NsidMessage::default();
+        message.attributes = vec![NsidAttribute::Fd(descriptor), NsidAttribute::Id(ANY_NUMBER)];
+        let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewNsId(message));
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
+        request.finalize();
+        let mut bytes = vec![0; request.buffer_len()];
+        request.serialize(&mut bytes);
+        let exchange = || {
+            let mut socket = Socket::new(NETLINK_ROUTE)?;
+            socket.bind_auto()?;
+            socket.send_to(&bytes, &SocketAddr::new(0, 0), 0)?;
+            socket.recv_from_full()
+        };
+        let (answer, _sender) = exchange().map_err(|source| self.error(source))?;
+        let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer)
+            .map_err(|error| self.error(io::Error::other(error)))?;
+        if let NetlinkPayload::Error(error) = answer.payload
+            && error.code.is_some()
+            // It may have a number already.
+            && error.raw_code() != -libc::EEXIST
+        {
+            return Err(self.error(error.to_io()));
+        }
+        Ok(())
+    }
+
+    fn open(&self) -> Result<Option<File>, HostError> {
+        let opened = match File::open(&self.path) {
+            Err(error) if is_gone(&error) => return Ok(None),
+            opened => opened.map_err(|source| self.error(source))?,
+        };
+        // The path leads to whatever its process is in by now.
+        let inode = opened.metadata().map_err(|source| self.error(source))?.ino();
+        Ok((inode == self.inode).then_some(opened))
+    }
+
+    fn error(&self, source: io::Error) -> HostError {
+        HostError::Namespace {
+            path: self.path.clone(),
+            source,
+        }
+    }
+}
+
+/// The network namespaces, other than this process's, that processes below `root` are in or that have a name.
+pub fn foreign(cgroups: &CgroupFs, root: &Path) -> Result<Vec<Namespace>, HostError> {
+    let own = Namespace::own()?.inode;
+    let root = cgroups.relative(root).unwrap_or_else(|| PathBuf::from("/"));
+    let mut found = BTreeMap::new();
+    for path in named().chain(processes(&root)?) {
+        if let Ok(inode) = inode_of(&path)
+            && inode != own
+        {
+            found.entry(inode).or_insert(path);
+        }
+    }
+    Ok(found
+        .into_iter()
+        .map(|(inode, path)| Namespace { inode, path })
+        .collect())
+}
+
+fn named() -> impl Iterator<Item = PathBuf> {
+    NAMED.into_iter().flat_map(|directory| {
+        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path())
+    })
+}
+
+/// The namespace files of all processes whose cgroup is `root` or below.
+fn processes(root: &Path) -> Result<impl Iterator<Item = PathBuf>, HostError> {
+    let processes = procfs::process::all_processes().map_err(|source| HostError::Processes { source })?;
+    Ok(processes.flatten().filter_map(move |process| {
+        let cgroups = process.cgroups().ok()?;
+        let is_below = cgroups
+            .into_iter()
+            .any(|cgroup| cgroup.hierarchy == 0 && Path::new(&cgroup.pathname).starts_with(root));
+        is_below.then(|| format!("/proc/{}/ns/net", process.pid).into())
+    }))
+}
+
+/// The inode number of a namespace's file.
+fn inode_of(path: &Path) -> io::Result<u64> {
+    fs::metadata(path).map(|metadata| metadata.ino())
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+}
