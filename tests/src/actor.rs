@@ -4,9 +4,10 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::Path,
     process,
+    time::Duration,
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 
 use crate::{
@@ -108,6 +109,15 @@ impl Actor {
         self.next_socket += 1;
         self.done(&Command::Open { socket, family })?;
         Ok(SocketId(socket))
+    }
+
+    /// Limits how long connecting, sending and receiving may take.
+    pub fn limit(&mut self, socket: SocketId, patience: Duration) -> Result<()> {
+        let milliseconds = u32::try_from(patience.as_millis()).context("nobody waits that long")?;
+        self.done(&Command::Limit {
+            socket: socket.0,
+            milliseconds,
+        })
     }
 
     /// Makes a socket and connects it; failing to connect is an error.

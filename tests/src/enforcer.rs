@@ -65,6 +65,14 @@ impl Enforcer {
 
     /// Starts `enforcer run` and waits until it is ready.
     pub fn start(&mut self) -> Result<()> {
+        self.begin_start()?;
+        self.feed
+            .await_ready()
+            .with_context(|| format!("its log:\n{}", self.log()))
+    }
+
+    /// Starts `enforcer run`.
+    pub fn begin_start(&mut self) -> Result<()> {
         if self.process.is_some() {
             bail!("the enforcer is already running");
         }
@@ -96,9 +104,7 @@ impl Enforcer {
                 }
             }
         });
-        self.feed
-            .await_ready()
-            .with_context(|| format!("its log:\n{}", self.log()))
+        Ok(())
     }
 
     /// Kills it without warning.

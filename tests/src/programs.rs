@@ -10,6 +10,9 @@ use anyhow::{Context, Result};
 /// Names the directory of the programs, if they are not beside the test.
 const OVERRIDE: &str = "ENFORCER_TEST_BIN_DIR";
 
+/// Says how often the hammer test is to act.
+const HAMMER_ACTIONS: &str = "ENFORCER_TEST_HAMMER_ACTIONS";
+
 /// Whether a person wants to look around in a failed scene before it goes: set, with a terminal on standard input.
 #[must_use]
 #[expect(
@@ -18,6 +21,22 @@ const OVERRIDE: &str = "ENFORCER_TEST_BIN_DIR";
 )]
 pub fn failed_scenes_are_held() -> bool {
     env::var_os("ENFORCER_LAB_HOLD").is_some()
+}
+
+/// How often the enforcer is interfered with under load: 200 times, or what the environment says. Emulated machines, where
+/// a start takes seconds, say less.
+pub fn hammer_actions() -> Result<u32> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "how a test run is called is said by its environment"
+    )]
+    let actions = env::var(HAMMER_ACTIONS);
+    match actions {
+        Ok(number) => number
+            .parse()
+            .with_context(|| format!("{HAMMER_ACTIONS}={number} is no number")),
+        Err(_) => Ok(200),
+    }
 }
 
 /// The directory that holds `lab` and `enforcer`: what the environment says, or where Cargo puts them relative to the

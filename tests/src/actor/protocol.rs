@@ -52,6 +52,10 @@ pub(super) enum Command {
         socket: u32,
         family: Family,
     },
+    Limit {
+        socket: u32,
+        milliseconds: u32,
+    },
     Connect {
         socket: u32,
         source: Option<SocketAddr>,

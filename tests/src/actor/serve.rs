@@ -18,7 +18,7 @@ use nix::{
             AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrStorage, bind, connect,
             send, sendto, setsockopt, socket, sockopt,
         },
-        time::TimeVal,
+        time::{TimeVal, TimeValLike},
     },
 };
 
@@ -47,6 +47,9 @@ fn obey(sockets: &mut Sockets, command: Command) -> io::Result<Answer> {
     match command {
         Command::Open { socket, family } => {
             sockets.insert(socket, tcp_socket(family)?);
+        }
+        Command::Limit { socket, milliseconds } => {
+            limit(held(sockets, socket)?, Duration::from_millis(milliseconds.into()))?;
         }
         Command::Connect {
             socket,
@@ -111,11 +114,16 @@ fn tcp_socket(family: Family) -> io::Result<OwnedFd> {
         Family::V6 => AddressFamily::Inet6,
     };
     let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    // The send timeout is also that of connect.
-    let patience = TimeVal::new(PATIENCE.as_secs().cast_signed(), 0);
-    setsockopt(&socket, sockopt::SendTimeout, &patience)?;
-    setsockopt(&socket, sockopt::ReceiveTimeout, &patience)?;
+    limit(&socket, PATIENCE)?;
     Ok(socket)
+}
+
+/// The send timeout is also that of connect.
+fn limit(socket: &OwnedFd, patience: Duration) -> io::Result<()> {
+    let patience = TimeVal::milliseconds(i64::try_from(patience.as_millis()).unwrap_or(i64::MAX));
+    setsockopt(socket, sockopt::SendTimeout, &patience)?;
+    setsockopt(socket, sockopt::ReceiveTimeout, &patience)?;
+    Ok(())
 }
 
 fn start_connection(
