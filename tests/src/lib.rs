@@ -15,6 +15,7 @@ pub mod actor;
 pub mod audit;
 pub mod docker;
 pub mod enforcer;
+pub mod foreign;
 pub mod imds;
 
 pub mod cgroup;

@@ -239,6 +239,12 @@ impl Scene {
         self.keeper.path(name)
     }
 
+    /// The cgroup the enforcer attaches to.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        self.directory.join(ROOT)
+    }
+
     /// The scene's cgroup in the hierarchy, with a leading slash.
     #[must_use]
     pub fn name(&self) -> PathBuf {

@@ -20,6 +20,7 @@ mod kernel {
     mod bind;
     mod connect;
     mod egress;
+    mod foreign;
     mod hammer;
     mod lifecycle;
     mod sendmsg;
