@@ -127,6 +127,25 @@ numbered! {
     }
 }
 
+// === impl Reason ===
+
+impl Reason {
+    /// Whether what is refused for this reason could give somebody a foreign identity. It is refused also where nothing
+    /// else is: no workload sends such packets, and those it would harm may be others than the sender.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_about_identity(self) -> bool {
+        matches!(
+            self,
+            Self::SenderUnknown
+                | Self::SenderMismatch
+                | Self::HandshakeAmbiguous
+                | Self::HandshakeNotStored
+                | Self::HandshakeMissing
+        )
+    }
+}
+
 /// Decides an attempt to reach a destination whose rule is `rule`. Pure, total, and the same for every hook.
 ///
 /// `endpoint_port` is the credential endpoint's port (80) in host byte order.

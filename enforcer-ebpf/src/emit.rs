@@ -1,4 +1,7 @@
-//! Events and counters. A failed reserve loses the event, never the count: emitted = delivered + dropped holds exactly.
+//! Decisions take effect here: they are counted and recorded, and whoever asked is told whether the attempt ends. Where
+//! a sender is only observed, nothing ends, and that is known here alone.
+//!
+//! A failed reserve loses the event, never the count: emitted = delivered + dropped holds exactly.
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
@@ -16,7 +19,10 @@ use crate::maps::{COUNTERS, EVENTS};
 /// What one decision was about: everything in an event except its time.
 pub(crate) struct Decision<'a> {
     pub(crate) hook: Hook,
+    /// As decided; what becomes of it depends on `observed`.
     pub(crate) outcome: Outcome,
+    /// Whether a refusal is recorded only, see `Settings::observes`.
+    pub(crate) observed: bool,
     pub(crate) reason: Reason,
     pub(crate) target: u32,
     pub(crate) identity: &'a Identity,
@@ -37,17 +43,40 @@ pub(crate) fn count(counter: Counter) {
     }
 }
 
-/// Counts the decision and writes its event.
+/// What becomes of an attempt.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    GoesOn,
+    Ends,
+}
+
+/// Counts the decision, writes its event, and tells what becomes of the attempt.
+#[inline(always)]
+#[must_use]
+pub(crate) fn emit(decision: &Decision<'_>) -> Fate {
+    let outcome = if decision.observed {
+        decision.outcome.observed()
+    } else {
+        decision.outcome
+    };
+    record(decision, outcome);
+    if outcome.is_refusal() { Fate::Ends } else { Fate::GoesOn }
+}
+
+/// Counts a decision that came to this outcome and writes its event.
 #[inline(never)]
-pub(crate) fn emit(decision: &Decision<'_>) {
-    count(match decision.outcome {
+pub(crate) fn record(decision: &Decision<'_>, outcome: Outcome) {
+    count(match outcome {
         Outcome::Allowed => Counter::Allowed,
         Outcome::Steered => Counter::Steered,
         Outcome::Denied => Counter::Denied,
         Outcome::Dropped => Counter::Dropped,
         Outcome::WouldDeny | Outcome::WouldDrop => Counter::Observed,
     });
-    if matches!(decision.reason, Reason::SocketLayerMissed) {
+    if matches!(
+        (outcome, decision.reason),
+        (Outcome::Dropped, Reason::SocketLayerMissed)
+    ) {
         count(Counter::SocketLayerMissed);
     }
     count(Counter::EventsEmitted);
@@ -61,7 +90,7 @@ pub(crate) fn emit(decision: &Decision<'_>) {
     unsafe {
         (*event).time_ns = bpf_ktime_get_ns();
         (*event).hook = decision.hook.to_raw();
-        (*event).outcome = decision.outcome.to_raw();
+        (*event).outcome = outcome.to_raw();
         (*event).reason = decision.reason.to_raw();
         (*event).target = decision.target;
         (*event).ifindex = decision.ifindex;

@@ -4,9 +4,8 @@
 use core::ptr;
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_ANY, BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
-    btf_maps::SkStorage,
-    helpers::generated::{bpf_get_socket_cookie, bpf_sk_storage_get, bpf_skb_cgroup_id},
+    bindings::{__sk_buff, BPF_ANY, BPF_NOEXIST, bpf_sock},
+    helpers::generated::{bpf_get_socket_cookie, bpf_skb_cgroup_id},
 };
 use enforcer_common::{
     counter::Counter,
@@ -18,29 +17,12 @@ use enforcer_common::{
 
 use crate::{
     emit::count,
-    inspect::full_socket_of,
-    maps::{ACCEPTED, HANDSHAKES, SENDERS},
+    maps::{ACCEPTED, HANDSHAKES, SENDERS, storage},
+    origin::{full_socket_of, is_in_root_cgroup},
     packet::Transport,
 };
 
 const SOCK_STREAM: u32 = 1;
-/// ID of the hierarchy's root: the node number of a kernfs root is always 1.
-const ROOT_CGROUP: u64 = 1;
-
-/// The value a socket's storage holds, created from `value` if there is none. aya's own accessor only takes a connect
-/// context; this one serves every hook.
-#[inline(always)]
-fn storage<T>(map: &SkStorage<T>, socket: *mut bpf_sock, value: *mut T) -> *mut T {
-    let flags = if value.is_null() {
-        0
-    } else {
-        BPF_SK_STORAGE_GET_F_CREATE.into()
-    };
-    let map = ptr::from_ref(map).cast_mut().cast();
-    // SAFETY: `socket` comes from the program's context and was checked for null where the verifier demands it; `value`
-    // is null or points to a `T` on the stack, which the kernel copies.
-    unsafe { bpf_sk_storage_get(map, socket.cast(), value.cast(), flags) }.cast()
-}
 
 /// Who steered this socket's connect; `None` if nobody did.
 #[inline(always)]
@@ -112,6 +94,9 @@ pub(crate) fn abandon(key: &HandshakeKey, socket_cookie: u64) {
 /// Moves a handshake into the storage of the accepted socket. `Err` gives why the socket stays without identity.
 #[inline(always)]
 pub(crate) fn accept(socket: *mut bpf_sock, key: &HandshakeKey) -> Result<(), Reason> {
+    if !storage(&ACCEPTED, socket, ptr::null_mut()).is_null() {
+        return Ok(()); // Another program of ours was first.
+    }
     // SAFETY: the value is copied at once, before the entry is removed.
     let Some(mut handshake) = (unsafe { HANDSHAKES.get(key) }).copied() else {
         count(Counter::HandshakesMissing);
@@ -265,8 +250,7 @@ fn may_acknowledge(skb: *mut __sk_buff) -> Result<(), Reason> {
     if unsafe { (*socket).type_ } == SOCK_STREAM {
         return Ok(());
     }
-    // SAFETY: `skb` is the program's context.
-    if unsafe { bpf_skb_cgroup_id(skb) } == ROOT_CGROUP {
+    if is_in_root_cgroup(skb) {
         Ok(())
     } else {
         Err(Reason::SenderMismatch)

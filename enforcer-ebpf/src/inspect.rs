@@ -1,35 +1,35 @@
 //! The packet layer's decision, shared by `cgroup_skb` and TC: what a packet wants, and whether its socket may.
 
-use aya_ebpf::{
-    bindings::{__sk_buff, bpf_sock},
-    helpers::generated::bpf_sk_fullsock,
-};
+use aya_ebpf::bindings::__sk_buff;
 use enforcer_common::{
-    address::target,
+    address::{AddressRule, target},
     cgroup::CgroupClass,
     event::{Hook, Outcome},
     handshake::HandshakeKey,
     settings::Settings,
-    verdict::{Attempt, Reason, TCP, UDP, Verdict, decide},
+    verdict::{Attempt, Reason, TCP, Verdict, decide},
 };
 
 use crate::{
-    emit::{Decision, emit},
+    emit::{Decision, Fate, emit},
     handshakes::confirm,
-    packet::{Network, Transport, destination},
+    observed::is_news,
+    origin::{Origin, is_kernels_own},
+    packet::{Framing, Glance, Network, Transport, takes_detour},
     rules::{Protected, protected, settings},
     sender::{identity_of_packet, treatment_of_packet},
 };
 
-const SOCK_RAW: u32 = 3;
-
 /// Where a packet is looked at.
 pub(crate) struct Layer {
     pub(crate) hook: Hook,
-    /// Offset of the IP header.
-    pub(crate) network_offset: u32,
+    pub(crate) framing: Framing,
     /// Whether the packet has left the sender's network namespace and reached the host's side.
     pub(crate) at_host: bool,
+    /// Whether it goes where no packet hook of ours is behind this one.
+    pub(crate) leaves: bool,
+    /// Whose packets no hook has seen before this one.
+    pub(crate) first_of: Origin,
 }
 
 /// What to do with a packet.
@@ -40,39 +40,120 @@ pub(crate) enum Finding {
     Steer(Network, Transport, &'static Settings),
 }
 
-/// Decides about a packet and records what it refuses. Unrelated packets leave after one field and one filter.
+/// What makes a packet worth a closer look.
+enum Suspicion {
+    /// Its destination is not where it ends.
+    Detour,
+    /// Its source is protected: answers to it would go there.
+    Source(&'static AddressRule),
+    /// Its destination is protected.
+    Destination(Protected<'static>),
+}
+
+/// What is decided about a suspicious packet.
+enum Judgment {
+    Pass,
+    Steer,
+    Record(Outcome, Reason, u32),
+}
+
+/// Decides about a packet and records what it refuses. Unrelated packets leave after a few fields and one filter.
 #[inline(always)]
 pub(crate) fn inspect(skb: *mut __sk_buff, layer: &Layer) -> Finding {
-    let Some(destination) = destination(skb, layer.network_offset) else {
+    let Some(glance) = Glance::at(skb, layer.framing) else {
         return Finding::Pass; // Not IP: ARP and the like reach no service.
     };
-    let Some(protected) = protected(&destination) else {
-        return Finding::Pass;
-    };
-    match Network::load(skb, layer.network_offset) {
-        Some(network) => inspect_protected(skb, layer, network, &protected),
-        None => Finding::Drop, // It has a destination but no header: not a packet.
+    match suspicion(skb, layer, &glance) {
+        None => Finding::Pass,
+        Some(suspicion) => pursue(skb, layer, &suspicion),
     }
 }
 
 #[inline(always)]
-fn inspect_protected(skb: *mut __sk_buff, layer: &Layer, network: Network, protected: &Protected<'_>) -> Finding {
-    let Some(settings) = settings() else {
-        return Finding::Drop;
+fn suspicion(skb: *mut __sk_buff, layer: &Layer, glance: &Glance) -> Option<Suspicion> {
+    if !glance.is_plain && takes_detour(skb, layer.framing) {
+        return Some(Suspicion::Detour);
+    }
+    if let Some(protected) = protected(&glance.destination) {
+        return Some(Suspicion::Destination(protected));
+    }
+    if layer.at_host
+        && let Some(protected) = protected(&glance.source)
+    {
+        return Some(Suspicion::Source(protected.rule));
+    }
+    None
+}
+
+#[inline(always)]
+fn pursue(skb: *mut __sk_buff, layer: &Layer, suspicion: &Suspicion) -> Finding {
+    let (Some(settings), Some(network)) = (settings(), Network::load(skb, layer.framing)) else {
+        return Finding::Drop; // It has a destination but no header: not a packet.
     };
     let transport = Transport::load(skb, &network);
-    // A port nobody can read may be the protected one.
-    let [first, ..] = protected.rule.ports;
-    let port = if transport.is_hidden {
-        first
-    } else {
-        transport.destination_port
-    };
-    if !protected.rule.covers(network.protocol, port) {
-        return Finding::Pass;
+    match judge(skb, layer, suspicion, (&network, &transport), settings) {
+        Judgment::Pass => Finding::Pass,
+        Judgment::Steer => Finding::Steer(network, transport, settings),
+        Judgment::Record(outcome, reason, target) => {
+            let wanted = (outcome, reason, target);
+            match record(skb, layer, (&network, &transport), wanted, settings) {
+                Fate::GoesOn => Finding::Pass,
+                Fate::Ends => Finding::Drop,
+            }
+        }
     }
-    let reason = reason_of_packet(skb);
-    let is_raw = matches!(reason, Reason::RawPacket);
+}
+
+#[inline(always)]
+fn judge(
+    skb: *mut __sk_buff,
+    layer: &Layer,
+    suspicion: &Suspicion,
+    packet: (&Network, &Transport),
+    settings: &Settings,
+) -> Judgment {
+    let (network, transport) = packet;
+    let (rule, port) = match suspicion {
+        Suspicion::Detour => return refuse_guarded(skb, packet, Reason::SourceRoute, target::NONE),
+        Suspicion::Source(rule) => (*rule, transport.source_port),
+        Suspicion::Destination(protected) => (protected.rule, transport.destination_port),
+    };
+    // A port nobody can read may be the protected one.
+    let [first, ..] = rule.ports;
+    let port = if transport.is_hidden { first } else { port };
+    if !rule.covers(network.protocol, port) {
+        return Judgment::Pass;
+    }
+    match suspicion {
+        Suspicion::Destination(protected) => judge_destination(skb, layer, protected, packet, (port, settings)),
+        Suspicion::Detour | Suspicion::Source(_) => refuse_guarded(skb, packet, Reason::SpoofedSource, rule.target),
+    }
+}
+
+/// Host services may send what they like, and so may the kernel.
+#[inline(always)]
+fn refuse_guarded(
+    skb: *mut __sk_buff,
+    (network, transport): (&Network, &Transport),
+    reason: Reason,
+    target: u32,
+) -> Judgment {
+    if matches!(treatment_of_packet(skb).class, CgroupClass::Host) || is_kernels_own(skb, network, transport) {
+        return Judgment::Pass;
+    }
+    Judgment::Record(Outcome::Dropped, reason, target)
+}
+
+#[inline(always)]
+fn judge_destination(
+    skb: *mut __sk_buff,
+    layer: &Layer,
+    protected: &Protected<'_>,
+    (network, transport): (&Network, &Transport),
+    (port, settings): (u16, &Settings),
+) -> Judgment {
+    let origin = Origin::of(skb);
+    let is_hooked = matches!(origin, Origin::Hooked);
     let attempt = Attempt {
         treatment: treatment_of_packet(skb),
         spelling: protected.spelling,
@@ -80,33 +161,30 @@ fn inspect_protected(skb: *mut __sk_buff, layer: &Layer, network: Network, prote
         port,
         // Which namespace a packet is in, no helper tells on every kernel. Raw packets to a port of the agent are taken
         // for the host's; those of other sockets a connect hook has judged.
-        in_host_netns: layer.at_host || is_raw,
+        in_host_netns: layer.at_host || !is_hooked,
     };
     let target = protected.rule.target;
-    let steered = target == target::CREDENTIALS
+    let is_steered = target == target::CREDENTIALS
         && network.protocol == TCP
         && port == settings.steer_port
         && !matches!(attempt.treatment.class, CgroupClass::Host);
-    let (outcome, reason) = if steered {
-        let key = key(&network, &transport, settings.steer_port);
-        match confirm(skb, &transport, &key, settings, layer.at_host) {
-            Ok(()) => return Finding::Pass,
-            Err(reason) => (Outcome::Dropped, reason),
+    if is_steered {
+        let key = key(network, transport, settings.steer_port);
+        return match confirm(skb, transport, &key, settings, layer.at_host) {
+            Ok(()) => Judgment::Pass,
+            Err(reason) => Judgment::Record(Outcome::Dropped, reason, target),
+        };
+    }
+    match decide(protected.rule, &attempt, settings.endpoint_port) {
+        // What came through another hook of ours is recorded there.
+        Verdict::Allow(reason) if origin == layer.first_of => Judgment::Record(Outcome::Allowed, reason, target),
+        Verdict::Pass | Verdict::Allow(_) => Judgment::Pass,
+        Verdict::Steer if !layer.leaves && (layer.at_host || is_hooked) => Judgment::Steer,
+        Verdict::Steer | Verdict::Deny(_) if is_kernels_own(skb, network, transport) => Judgment::Pass,
+        Verdict::Steer | Verdict::Deny(_) if is_hooked => {
+            Judgment::Record(Outcome::Dropped, Reason::SocketLayerMissed, target)
         }
-    } else {
-        match decide(protected.rule, &attempt, settings.endpoint_port) {
-            // What a host service does through a socket hook is recorded there.
-            Verdict::Allow(reason) if is_raw && !layer.at_host => (Outcome::Allowed, reason),
-            Verdict::Pass | Verdict::Allow(_) => return Finding::Pass,
-            Verdict::Steer if layer.at_host || !is_raw => return Finding::Steer(network, transport, settings),
-            Verdict::Steer | Verdict::Deny(_) => (Outcome::Dropped, reason),
-        }
-    };
-    record(skb, layer, &network, &transport, (outcome, reason, target));
-    if matches!(outcome, Outcome::Dropped) {
-        Finding::Drop
-    } else {
-        Finding::Pass
+        Verdict::Steer | Verdict::Deny(_) => Judgment::Record(Outcome::Dropped, Reason::RawPacket, target),
     }
 }
 
@@ -121,18 +199,24 @@ pub(crate) fn key(network: &Network, transport: &Transport, server_port: u16) ->
     }
 }
 
-/// Writes the event of a packet: what was done, why, and what its destination is.
+/// Writes the event of a packet: what was done, why, and what its destination is. Of an observed socket's packets to one
+/// destination only the first is recorded.
 #[inline(always)]
 pub(crate) fn record(
     skb: *mut __sk_buff,
     layer: &Layer,
-    network: &Network,
-    transport: &Transport,
+    (network, transport): (&Network, &Transport),
     (outcome, reason, target): (Outcome, Reason, u32),
-) {
+    settings: &Settings,
+) -> Fate {
+    let observed = outcome.is_refusal() && !reason.is_about_identity() && settings.observes(treatment_of_packet(skb));
+    if observed && !is_news(skb, &network.destination) {
+        return Fate::GoesOn;
+    }
     emit(&Decision {
         hook: layer.hook,
         outcome,
+        observed,
         reason,
         target,
         identity: &identity_of_packet(skb),
@@ -143,36 +227,5 @@ pub(crate) fn record(
         protocol: network.protocol,
         // SAFETY: the program's context.
         ifindex: unsafe { (*skb).ifindex },
-    });
-}
-
-/// A stream or datagram socket should have been stopped by a socket hook; anything else only packets show.
-#[inline(always)]
-fn reason_of_packet(skb: *mut __sk_buff) -> Reason {
-    match full_socket_of(skb) {
-        // SAFETY: `full_socket_of` gives a socket the program's context holds; the verifier rewrites the reads.
-        Some(socket) if unsafe { (*socket).type_ } != SOCK_RAW && unsafe { is_hooked((*socket).protocol) } => {
-            Reason::SocketLayerMissed
-        }
-        _ => Reason::RawPacket,
-    }
-}
-
-/// Whether sockets of a protocol pass a socket hook.
-const fn is_hooked(protocol: u32) -> bool {
-    protocol == TCP as u32 || protocol == UDP as u32
-}
-
-/// The socket a packet came from; `None` if it is closed, or was never there.
-#[inline(always)]
-pub(crate) fn full_socket_of(skb: *mut __sk_buff) -> Option<*mut bpf_sock> {
-    // SAFETY: the program's context; the helper takes the common part of its socket, checked for null.
-    let socket = unsafe {
-        let common = (*skb).__bindgen_anon_2.sk;
-        if common.is_null() {
-            return None;
-        }
-        bpf_sk_fullsock(common)
-    };
-    if socket.is_null() { None } else { Some(socket) }
+    })
 }

@@ -25,6 +25,8 @@ mod handshakes;
 mod hooks;
 mod inspect;
 mod maps;
+mod observed;
+mod origin;
 mod packet;
 mod rules;
 mod sender;

@@ -1,8 +1,11 @@
 //! Every map: who writes it, who reads it, what happens when it is full.
 
+use core::ptr;
+
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
+    bindings::{BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
     btf_maps::{Array, HashMap, PerCpuArray, RingBuf, SkStorage},
+    helpers::generated::bpf_sk_storage_get,
     macros::btf_map,
 };
 use enforcer_common::{
@@ -45,6 +48,11 @@ pub(crate) static HANDSHAKES: HashMap<HandshakeKey, Handshake, 65_536, { BPF_F_N
 #[btf_map]
 pub(crate) static ACCEPTED: SkStorage<Handshake> = SkStorage::new();
 
+/// The destination an observed socket was last recorded for, so that its packets are not recorded again. Lives and dies
+/// with the socket; where there is no memory for it they are.
+#[btf_map]
+pub(crate) static OBSERVED: SkStorage<Address> = SkStorage::new();
+
 /// Events for the controller. Full: the event is lost and counted, the decision stands.
 #[btf_map]
 pub(crate) static EVENTS: RingBuf<Event, 4_194_304> = RingBuf::new();
@@ -52,3 +60,18 @@ pub(crate) static EVENTS: RingBuf<Event, 4_194_304> = RingBuf::new();
 /// Counters by [`Counter`].
 #[btf_map]
 pub(crate) static COUNTERS: PerCpuArray<u64, { Counter::ALL.len() }> = PerCpuArray::new();
+
+/// The value a socket's storage holds, created from `value` if there is none. aya's own accessor only takes a connect
+/// context; this one serves every hook.
+#[inline(always)]
+pub(crate) fn storage<T>(map: &SkStorage<T>, socket: *mut bpf_sock, value: *mut T) -> *mut T {
+    let flags = if value.is_null() {
+        0
+    } else {
+        BPF_SK_STORAGE_GET_F_CREATE.into()
+    };
+    let map = ptr::from_ref(map).cast_mut().cast();
+    // SAFETY: `socket` comes from the program's context and was checked for null where the verifier demands it; `value`
+    // is null or points to a `T` on the stack, which the kernel copies.
+    unsafe { bpf_sk_storage_get(map, socket.cast(), value.cast(), flags) }.cast()
+}

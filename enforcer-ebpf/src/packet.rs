@@ -1,5 +1,5 @@
 //! Packets: the few header fields a decision needs. What a sender put outside the packet's linear part is read through
-//! `bpf_skb_load_bytes`; only the one field that all traffic is judged by is read directly where that is possible.
+//! `bpf_skb_load_bytes`; only the few fields that all traffic is judged by are read directly where that is possible.
 
 use core::mem::{MaybeUninit, offset_of};
 
@@ -9,12 +9,25 @@ use enforcer_common::{
     verdict::{TCP, UDP},
 };
 
+mod detour;
+
+use self::detour::{has_source_route, upper_layer};
+
 const IPV4: u32 = 0x0800_u16.to_be() as u32;
 const IPV6: u32 = 0x86dd_u16.to_be() as u32;
 
 /// The two tags the kernel takes off a frame (IEEE 802.1Q and 802.1ad).
 const VLAN: u32 = 0x8100_u16.to_be() as u32;
 const SERVICE_VLAN: u32 = 0x88a8_u16.to_be() as u32;
+
+/// Offset of the `EtherType` in an Ethernet frame, and where its payload begins.
+const ETHER_TYPE: u32 = 12;
+const ETHERNET_HEADER: u32 = 14;
+
+/// First byte of an IPv4 header without options.
+const WITHOUT_OPTIONS: u8 = 0x45;
+/// IANA protocol number of `ICMPv6`.
+pub(crate) const ICMPV6: u8 = 58;
 
 const SYN: u8 = 0x02;
 
@@ -58,6 +71,26 @@ struct TcpHeader {
     flags: u8,
 }
 
+/// Where a packet begins, and who says what it carries.
+#[derive(Clone, Copy)]
+pub(crate) enum Framing {
+    /// At its IP header; the kernel's own stack has written it.
+    Bare,
+    /// At its Ethernet header, which the kernel has just read.
+    Received,
+    /// At its Ethernet header. A packet socket may tell the kernel something else than it writes there, so the header
+    /// is what counts.
+    Leaving,
+}
+
+/// What all traffic is judged by.
+pub(crate) struct Glance {
+    pub(crate) source: Address,
+    pub(crate) destination: Address,
+    /// Whether nothing stands between the IP header and the transport header.
+    pub(crate) is_plain: bool,
+}
+
 /// The network layer of a packet.
 pub(crate) struct Network {
     pub(crate) source: Address,
@@ -68,8 +101,8 @@ pub(crate) struct Network {
     /// Bytes from `transport` to the end of the datagram, as the header says; more than any packet has where it does not
     /// say (0: the stack takes the packet's own length then).
     transport_length: u32,
-    /// A fragment that does not begin with the transport header.
-    later_fragment: bool,
+    /// The transport header is in another fragment, or behind more headers than anybody reads.
+    is_hidden: bool,
 }
 
 /// The transport layer of a packet; zero where it has none.
@@ -82,13 +115,6 @@ pub(crate) struct Transport {
     has_payload: bool,
     /// It should have ports, but they are in another fragment, or cut off.
     pub(crate) is_hidden: bool,
-}
-
-/// Whether a frame has another VLAN tag behind the one the kernel has taken off already.
-#[inline(always)]
-pub(crate) fn has_stacked_tags(skb: *mut __sk_buff) -> bool {
-    // SAFETY: `skb` is the program's context.
-    matches!(unsafe { (*skb).protocol }, VLAN | SERVICE_VLAN)
 }
 
 /// Reads a `T` at an offset; `None` if the packet is shorter.
@@ -119,66 +145,145 @@ fn peek<T>(skb: *mut __sk_buff, offset: u32) -> Option<T> {
     Some(unsafe { (start as *const T).read() })
 }
 
-/// The destination of a packet whose IP header is at `offset`; `None` if it is not IP or is cut short.
+/// The IPv4 source of a received packet in network byte order; `None` if it is not IPv4 or is cut short.
 #[inline(always)]
-pub(crate) fn destination(skb: *mut __sk_buff, offset: u32) -> Option<Address> {
-    // SAFETY: `skb` is the program's context.
-    match unsafe { (*skb).protocol } {
-        IPV4 => Some(Address::from_v4(peek(
-            skb,
-            offset + offset_of!(Ipv4Header, destination) as u32,
-        )?)),
-        IPV6 => Some(Address {
-            words: peek(skb, offset + offset_of!(Ipv6Header, destination) as u32)?,
-        }),
+pub(crate) fn source_v4(skb: *mut __sk_buff) -> Option<u32> {
+    match Framing::Received.ether_type(skb) {
+        IPV4 => peek(skb, ETHERNET_HEADER + offset_of!(Ipv4Header, source) as u32),
         _ => None,
     }
 }
 
-/// The IPv4 source of a packet in network byte order; `None` if it is not IPv4 or is cut short.
-#[inline(always)]
-pub(crate) fn source_v4(skb: *mut __sk_buff, offset: u32) -> Option<u32> {
-    // SAFETY: `skb` is the program's context.
-    match unsafe { (*skb).protocol } {
-        IPV4 => peek(skb, offset + offset_of!(Ipv4Header, source) as u32),
-        _ => None,
+// === impl Framing ===
+
+impl Framing {
+    /// Offset of the IP header.
+    #[inline(always)]
+    const fn network(self) -> u32 {
+        match self {
+            Self::Bare => 0,
+            Self::Received | Self::Leaving => ETHERNET_HEADER,
+        }
     }
+
+    /// What a packet carries, in network byte order; 0, which is nothing, where it is too short to tell.
+    #[inline(always)]
+    fn ether_type(self, skb: *mut __sk_buff) -> u32 {
+        match self {
+            // SAFETY: `skb` is the program's context.
+            Self::Bare | Self::Received => unsafe { (*skb).protocol },
+            Self::Leaving => peek::<u16>(skb, ETHER_TYPE).unwrap_or(0).into(),
+        }
+    }
+
+    /// Whether a frame has a VLAN tag that the kernel does not keep beside it: of a received one it has taken off the
+    /// first tag, and to one that leaves it adds its own later.
+    #[inline(always)]
+    pub(crate) fn has_stacked_tags(self, skb: *mut __sk_buff) -> bool {
+        matches!(self.ether_type(skb), VLAN | SERVICE_VLAN)
+    }
+}
+
+// === impl Glance ===
+
+impl Glance {
+    /// Looks at a packet, `None` if it is not IP or is cut short.
+    #[inline(always)]
+    pub(crate) fn at(skb: *mut __sk_buff, framing: Framing) -> Option<Self> {
+        match framing.ether_type(skb) {
+            IPV4 => Some(Self::of_v4(&peek(skb, framing.network())?)),
+            IPV6 => Some(Self::of_v6(&peek(skb, framing.network())?)),
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
+    const fn of_v4(header: &Ipv4Header) -> Self {
+        Self {
+            source: Address::from_v4(header.source),
+            destination: Address::from_v4(header.destination),
+            is_plain: header.version_and_length == WITHOUT_OPTIONS,
+        }
+    }
+
+    #[inline(always)]
+    const fn of_v6(header: &Ipv6Header) -> Self {
+        Self {
+            source: Address { words: header.source },
+            destination: Address {
+                words: header.destination,
+            },
+            is_plain: matches!(header.next_header, TCP | UDP | ICMPV6),
+        }
+    }
+}
+
+/// Whether a packet that is not plain names further stations on its way, or more headers than anybody reads.
+#[inline(always)]
+pub(crate) fn takes_detour(skb: *mut __sk_buff, framing: Framing) -> bool {
+    let network = framing.network();
+    match framing.ether_type(skb) {
+        IPV4 => match load::<u8>(skb, network) {
+            Some(first) => has_source_route(
+                skb,
+                network + size_of::<Ipv4Header>() as u32,
+                network + header_length(first),
+            ),
+            None => true,
+        },
+        _ => match load::<Ipv6Header>(skb, network) {
+            Some(header) => upper_layer(skb, network + size_of::<Ipv6Header>() as u32, header.next_header).takes_detour,
+            None => true,
+        },
+    }
+}
+
+/// Length of an IPv4 header by its first byte.
+#[inline(always)]
+const fn header_length(first: u8) -> u32 {
+    (first & 0x0f) as u32 * 4
 }
 
 // === impl Network ===
 
 impl Network {
-    /// Reads the IP header at `offset`, `None` if this is neither IPv4 nor IPv6 or is cut short (the stack drops that).
+    /// Reads the IP header, `None` if this is neither IPv4 nor IPv6 or is cut short (the stack drops that).
     #[inline(always)]
-    pub(crate) fn load(skb: *mut __sk_buff, offset: u32) -> Option<Self> {
-        // SAFETY: `skb` is the program's context.
-        match unsafe { (*skb).protocol } {
-            IPV4 => {
-                let header: Ipv4Header = load(skb, offset)?;
-                let header_length = u32::from(header.version_and_length & 0x0f) * 4;
-                Some(Self {
-                    source: Address::from_v4(header.source),
-                    destination: Address::from_v4(header.destination),
-                    protocol: header.protocol,
-                    transport: offset + header_length,
-                    transport_length: length_or_most(header.total_length).saturating_sub(header_length),
-                    later_fragment: u16::from_be(header.flags_and_fragment) & 0x1fff != 0,
-                })
-            }
-            IPV6 => {
-                let header: Ipv6Header = load(skb, offset)?;
-                Some(Self {
-                    source: Address { words: header.source },
-                    destination: Address {
-                        words: header.destination,
-                    },
-                    protocol: header.next_header,
-                    transport: offset + size_of::<Ipv6Header>() as u32,
-                    transport_length: length_or_most(header.payload_length),
-                    later_fragment: false,
-                })
-            }
+    pub(crate) fn load(skb: *mut __sk_buff, framing: Framing) -> Option<Self> {
+        match framing.ether_type(skb) {
+            IPV4 => Some(Self::of_v4(&load(skb, framing.network())?, framing.network())),
+            IPV6 => Some(Self::of_v6(skb, &load(skb, framing.network())?, framing.network())),
             _ => None,
+        }
+    }
+
+    #[inline(always)]
+    const fn of_v4(header: &Ipv4Header, offset: u32) -> Self {
+        let length = header_length(header.version_and_length);
+        Self {
+            source: Address::from_v4(header.source),
+            destination: Address::from_v4(header.destination),
+            protocol: header.protocol,
+            transport: offset + length,
+            transport_length: length_or_most(header.total_length).saturating_sub(length),
+            is_hidden: u16::from_be(header.flags_and_fragment) & 0x1fff != 0,
+        }
+    }
+
+    #[inline(always)]
+    fn of_v6(skb: *mut __sk_buff, header: &Ipv6Header, offset: u32) -> Self {
+        let payload = offset + size_of::<Ipv6Header>() as u32;
+        let upper = upper_layer(skb, payload, header.next_header);
+        Self {
+            source: Address { words: header.source },
+            destination: Address {
+                words: header.destination,
+            },
+            protocol: upper.protocol,
+            transport: upper.offset,
+            transport_length: length_or_most(header.payload_length)
+                .saturating_sub(upper.offset.saturating_sub(payload)),
+            is_hidden: upper.is_hidden,
         }
     }
 }
@@ -189,7 +294,7 @@ impl Transport {
     /// Reads ports and flags; zero for other protocols.
     #[inline(always)]
     pub(crate) fn load(skb: *mut __sk_buff, network: &Network) -> Self {
-        let packed = if network.later_fragment {
+        let packed = if network.is_hidden {
             HIDDEN
         } else {
             transport_raw(

@@ -1,7 +1,7 @@
 //! The sender: its class and its identity, of the calling process or of a packet's socket.
 
 use aya_ebpf::{
-    bindings::{__sk_buff, bpf_sock_addr},
+    bindings::{__sk_buff, bpf_sockopt},
     helpers::{
         bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid,
         bpf_get_current_uid_gid,
@@ -56,19 +56,36 @@ extern "C" fn treatment_of_packet_raw(skb: *mut __sk_buff) -> u32 {
     classify(|level| unsafe { bpf_skb_ancestor_cgroup_id(skb, level as i32) }, known)
 }
 
-/// Identity of the calling process.
+/// Identity of the calling process, from the context of a hook that tells network namespace and socket.
 #[inline(always)]
-pub(crate) fn identity_of_caller(context: *mut bpf_sock_addr) -> Identity {
+pub(crate) fn identity_of_caller<C>(context: *mut C) -> Identity {
+    // SAFETY: `context` is the program's context; the verifier refuses one that has no such helpers.
+    let cookies = unsafe {
+        (
+            bpf_get_netns_cookie(context.cast()),
+            bpf_get_socket_cookie(context.cast()),
+        )
+    };
+    identity(cookies)
+}
+
+/// Identity of the calling process, from the context of a socket option, which does not tell the socket's cookie.
+#[inline(always)]
+pub(crate) fn identity_of_setter(context: *mut bpf_sockopt) -> Identity {
+    // SAFETY: `context` is the program's context.
+    identity((unsafe { bpf_get_netns_cookie(context.cast()) }, 0))
+}
+
+#[inline(always)]
+fn identity((netns_cookie, socket_cookie): (u64, u64)) -> Identity {
     let pid_tgid = bpf_get_current_pid_tgid();
     let uid_gid = bpf_get_current_uid_gid();
     Identity {
         // SAFETY: a helper without arguments or preconditions.
         cgroup_id: unsafe { bpf_get_current_cgroup_id() },
         socket_cgroup_id: 0,
-        // SAFETY: `context` is the program's context.
-        netns_cookie: unsafe { bpf_get_netns_cookie(context.cast()) },
-        // SAFETY: as above.
-        socket_cookie: unsafe { bpf_get_socket_cookie(context.cast()) },
+        netns_cookie,
+        socket_cookie,
         pid: (pid_tgid >> 32) as u32,
         tid: pid_tgid as u32,
         uid: uid_gid as u32,

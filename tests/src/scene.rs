@@ -38,6 +38,9 @@ const HOST: &str = "root/host";
 const SERVICE: &str = "root/service";
 /// Beside the enforcer's root: no cgroup hook sees what happens here.
 const OUTSIDE: &str = "outside";
+/// The lab's own: the metadata service, and the markers on their way to it. The enforcer is told to trust it, because it
+/// is what would not be on a host.
+const LAB: &str = "outside/lab";
 
 /// How many markers may get lost, one after the other.
 const MARKERS: u32 = 5;
@@ -128,7 +131,7 @@ impl Builder {
             .iter()
             .map(|(name, cgroup)| Task::generate(name, cgroup.clone()))
             .collect::<Result<Vec<_>>>()?;
-        for cgroup in [HOST, SERVICE, OUTSIDE]
+        for cgroup in [HOST, SERVICE, OUTSIDE, LAB]
             .map(Path::new)
             .into_iter()
             .chain(tasks.iter().map(|t| &*t.cgroup))
@@ -140,13 +143,13 @@ impl Builder {
         let configuration = task::configuration(&mount, &Path::new("/").join(&name), &tasks, [audit, upstream]);
         write_configuration(&keeper, &configuration, &tasks)?;
 
-        let outside = |network: &NetNs| Place {
-            cgroup: directory.join(OUTSIDE),
+        let of_lab = |network: &NetNs| Place {
+            cgroup: directory.join(LAB),
             network: network.path(),
             mounts: None,
         };
-        let imds = Imds::start(&lab, &outside(&topology.imds))?;
-        let marker = Actor::start(&lab, &outside(&topology.host), BRIDGE_V4)?;
+        let imds = Imds::start(&lab, &of_lab(&topology.imds))?;
+        let marker = Actor::start(&lab, &of_lab(&topology.host), BRIDGE_V4)?;
         let enforcer = Enforcer::new(Launch {
             lab: lab.clone(),
             program: Keeper::program("enforcer"),

@@ -13,7 +13,7 @@ use enforcer_common::{
     verdict::Reason,
 };
 
-use super::connect::{CONTINUE, REFUSE, destination_v6};
+use super::{CONTINUE, REFUSE, answer, connect::destination_v6};
 use crate::{
     emit::{Decision, emit},
     rules::settings,
@@ -45,12 +45,17 @@ fn check(socket_address: *mut bpf_sock_addr, address: &Address, hook: Hook) -> i
         return CONTINUE;
     }
     let identity = identity_of_caller(socket_address);
-    if identity.netns_cookie != settings.host_netns_cookie || matches!(treatment_of_caller().class, CgroupClass::Host) {
+    if identity.netns_cookie != settings.host_netns_cookie {
         return CONTINUE;
     }
-    emit(&Decision {
+    let treatment = treatment_of_caller();
+    if matches!(treatment.class, CgroupClass::Host) {
+        return CONTINUE;
+    }
+    answer(emit(&Decision {
         hook,
         outcome: Outcome::Denied,
+        observed: settings.observes(treatment),
         reason: Reason::SteerPortBind,
         target: target::CREDENTIALS,
         identity: &identity,
@@ -60,8 +65,7 @@ fn check(socket_address: *mut bpf_sock_addr, address: &Address, hook: Hook) -> i
         source_port: 0,
         protocol: 0,
         ifindex: 0,
-    });
-    REFUSE
+    }))
 }
 
 /// Whether a socket bound to this address receives what is sent to the endpoint's.

@@ -3,7 +3,11 @@
 //!
 //! They run in the caller's context, before the source port is chosen. A v4-mapped destination comes through connect6.
 
-use aya_ebpf::{bindings::bpf_sock_addr, macros::cgroup_sock_addr, programs::SockAddrContext};
+use aya_ebpf::{
+    bindings::{bpf_sock, bpf_sock_addr},
+    macros::cgroup_sock_addr,
+    programs::SockAddrContext,
+};
 use enforcer_common::{
     address::Address,
     event::{Hook, Outcome},
@@ -11,15 +15,15 @@ use enforcer_common::{
     verdict::{Attempt, Reason, TCP, Verdict, decide},
 };
 
+use super::{CONTINUE, REFUSE, answer};
 use crate::{
     emit::{Decision, emit},
     handshakes::remember,
+    observed::note,
     rules::{Protected, protected, settings},
     sender::{identity_of_caller, treatment_of_caller},
 };
 
-pub(crate) const CONTINUE: i32 = 1;
-pub(crate) const REFUSE: i32 = 0;
 const IPPROTO_MPTCP: u32 = 262;
 
 #[cgroup_sock_addr(connect4)]
@@ -84,9 +88,14 @@ fn check_protected(
         Verdict::Deny(reason) => (Outcome::Denied, reason),
         Verdict::Steer => steer(socket_address, settings, &mut identity),
     };
-    emit(&Decision {
+    let observed = settings.observes(attempt.treatment);
+    if observed && outcome.is_refusal() {
+        note(socket_of(socket_address), &destination.canonical().0);
+    }
+    answer(emit(&Decision {
         hook,
         outcome,
+        observed,
         reason,
         target: protected.rule.target,
         identity: &identity,
@@ -96,12 +105,13 @@ fn check_protected(
         source_port: 0,
         protocol: attempt.protocol,
         ifindex: 0,
-    });
-    if matches!(outcome, Outcome::Denied) {
-        REFUSE
-    } else {
-        CONTINUE
-    }
+    }))
+}
+
+#[inline(always)]
+fn socket_of(socket_address: *mut bpf_sock_addr) -> *mut bpf_sock {
+    // SAFETY: the program's context; the verifier knows this socket is never null here.
+    unsafe { (*socket_address).__bindgen_anon_1.sk }
 }
 
 /// Rewrites the port; the address stays, because it is one of the host's own.
@@ -111,9 +121,7 @@ fn steer(
     settings: &Settings,
     identity: &mut enforcer_common::identity::Identity,
 ) -> (Outcome, Reason) {
-    // SAFETY: the program's context; the verifier knows this socket is never null here.
-    let socket = unsafe { (*socket_address).__bindgen_anon_1.sk };
-    if !remember(socket, identity) {
+    if !remember(socket_of(socket_address), identity) {
         return (Outcome::Denied, Reason::HandshakeNotStored);
     }
     // SAFETY: the program's context; connect hooks may write the port.

@@ -7,23 +7,26 @@
 use aya_ebpf::{macros::cgroup_skb, programs::SkBuffContext};
 use enforcer_common::event::Hook;
 
-use crate::inspect::{Finding, Layer, inspect};
+use super::{CONTINUE, REFUSE};
+use crate::{
+    inspect::{Finding, Layer, inspect},
+    origin::Origin,
+    packet::Framing,
+};
 
-const PASS: i32 = 1;
-const DROP: i32 = 0;
+const LAYER: Layer = Layer {
+    hook: Hook::Egress,
+    framing: Framing::Bare,
+    at_host: false,
+    leaves: false,
+    first_of: Origin::Raw,
+};
 
 #[cgroup_skb(egress)]
 pub(crate) fn egress(context: SkBuffContext) -> i32 {
-    match inspect(
-        context.skb.skb,
-        &Layer {
-            hook: Hook::Egress,
-            network_offset: 0,
-            at_host: false,
-        },
-    ) {
+    match inspect(context.skb.skb, &LAYER) {
         // A TCP socket's credential SYN that no socket hook rewrote: TC steers it on the host's side.
-        Finding::Pass | Finding::Steer(..) => PASS,
-        Finding::Drop => DROP,
+        Finding::Pass | Finding::Steer(..) => CONTINUE,
+        Finding::Drop => REFUSE,
     }
 }

@@ -1,15 +1,15 @@
 //! `sock_ops`: `int (struct bpf_sock_ops *)`, the result is ignored for the operations used. Linux 4.13; socket storage
 //! from here 5.2, the network namespace's cookie 5.15.
 //!
-//! Two programs: one on the guarded side announces connections and takes them back, one on the enforcer's own cgroup
-//! hands them to accepted sockets.
+//! One program sees all sockets below the cgroup root: it announces connections, takes them back, and hands them to the
+//! enforcer's accepted sockets. An enforcer outside that cgroup has a second one, which does only the last.
 
 use aya_ebpf::{
     bindings::{
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
         BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE, bpf_sock_ops,
     },
-    helpers::generated::bpf_get_socket_cookie,
+    helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie},
     macros::sock_ops,
     programs::SockOpsContext,
 };
@@ -23,7 +23,7 @@ use enforcer_common::{
 };
 
 use crate::{
-    emit::{Decision, emit},
+    emit::{Decision, record},
     handshakes::{abandon, accept, announce},
     rules::settings,
 };
@@ -33,6 +33,7 @@ pub(crate) fn sock_ops(context: SockOpsContext) -> u32 {
     match context.op() {
         BPF_SOCK_OPS_TCP_CONNECT_CB => on_connect(&context),
         BPF_SOCK_OPS_STATE_CB => on_state(&context),
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => on_established(&context),
         _ => {}
     }
     1
@@ -101,6 +102,11 @@ fn on_established(context: &SockOpsContext) {
     if context.local_ip4() != settings.endpoint_address || !settings.is_steer_port(context.local_port() as u16) {
         return;
     }
+    // Everybody may have that address in a network namespace of their own; the handshakes are for the host's.
+    // SAFETY: the program's context.
+    if unsafe { bpf_get_netns_cookie(context.ops.cast()) } != settings.host_netns_cookie {
+        return;
+    }
     let key = HandshakeKey {
         client: context.remote_ip4(),
         server: context.local_ip4(),
@@ -147,9 +153,12 @@ fn cookie(context: *mut bpf_sock_ops) -> u64 {
 
 #[inline(always)]
 fn report(hook: Hook, reason: Reason, identity: &Identity, key: &HandshakeKey) {
-    emit(&Decision {
+    let outcome = Outcome::Denied;
+    // What is refused is the identity, not the connection: the controller refuses that.
+    let decision = Decision {
         hook,
-        outcome: Outcome::Denied,
+        outcome,
+        observed: false,
         reason,
         target: target::CREDENTIALS,
         identity,
@@ -159,5 +168,6 @@ fn report(hook: Hook, reason: Reason, identity: &Identity, key: &HandshakeKey) {
         source_port: key.client_port,
         protocol: TCP,
         ifindex: 0,
-    });
+    };
+    record(&decision, outcome);
 }

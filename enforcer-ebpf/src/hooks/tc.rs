@@ -2,7 +2,8 @@
 //!
 //! Ingress is the last place where the sending socket is visible, and the only one that sees packet sockets too. It
 //! drops what must not reach the host and steers credential connections that no socket hook rewrote; egress rewrites
-//! their replies. Whatever is not ours goes on to the next filter.
+//! their replies, and drops what a host-mode container puts on the wire there. Whatever is not ours goes on to the next
+//! filter.
 
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
@@ -11,34 +12,36 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use enforcer_common::{
-    address::{Address, target},
-    cgroup::CgroupClass,
+    address::target,
     event::{Hook, Outcome},
     settings::Settings,
     verdict::{Reason, TCP},
 };
 
+use super::device::{UPLINK, judge_leaving, refuse_stacked_tags};
 use crate::{
-    emit::{Decision, emit},
+    emit::Fate,
     handshakes::admit,
     inspect::{Finding, Layer, inspect, key, record},
-    packet::{DESTINATION_PORT, Network, SOURCE_PORT, TCP_CHECKSUM, Transport, has_stacked_tags, source_v4},
+    origin::Origin,
+    packet::{DESTINATION_PORT, Framing, Network, SOURCE_PORT, TCP_CHECKSUM, Transport, source_v4},
     rules::settings,
-    sender::{identity_of_packet, treatment_of_packet},
+    sender::identity_of_packet,
 };
 
-const ETHERNET_HEADER: u32 = 14;
 const INGRESS: Layer = Layer {
     hook: Hook::TcIngress,
-    network_offset: ETHERNET_HEADER,
+    framing: Framing::Received,
     at_host: true,
+    leaves: false,
+    first_of: Origin::Packet,
 };
 
 #[classifier]
 pub(crate) fn enforcer_in(context: TcContext) -> i32 {
     let skb = context.skb.skb;
-    if has_stacked_tags(skb) {
-        return refuse_stacked_tags(skb);
+    if INGRESS.framing.has_stacked_tags(skb) {
+        return refuse_stacked_tags(skb, INGRESS.hook);
     }
     match inspect(skb, &INGRESS) {
         Finding::Pass => TC_ACT_UNSPEC,
@@ -50,13 +53,22 @@ pub(crate) fn enforcer_in(context: TcContext) -> i32 {
 #[classifier]
 pub(crate) fn enforcer_out(context: TcContext) -> i32 {
     let skb = context.skb.skb;
+    if judge_leaving(skb, &UPLINK) == TC_ACT_SHOT {
+        return TC_ACT_SHOT;
+    }
+    restore_port(skb)
+}
+
+/// Gives a reply of the enforcer to a connection that TC steered the port its client knows.
+#[inline(always)]
+fn restore_port(skb: *mut __sk_buff) -> i32 {
     let Some(settings) = settings() else {
         return TC_ACT_UNSPEC;
     };
-    if source_v4(skb, ETHERNET_HEADER) != Some(settings.endpoint_address) {
+    if source_v4(skb) != Some(settings.endpoint_address) {
         return TC_ACT_UNSPEC;
     }
-    let Some(network) = Network::load(skb, ETHERNET_HEADER) else {
+    let Some(network) = Network::load(skb, Framing::Received) else {
         return TC_ACT_UNSPEC;
     };
     if Transport::load(skb, &network).source_port != settings.packet_steer_port || network.protocol != TCP {
@@ -71,47 +83,20 @@ pub(crate) fn enforcer_out(context: TcContext) -> i32 {
     )
 }
 
-/// The stack takes off tag after tag, so a frame below several of them reaches what a plain one does. No container needs
-/// that.
-#[inline(always)]
-fn refuse_stacked_tags(skb: *mut __sk_buff) -> i32 {
-    if matches!(treatment_of_packet(skb).class, CgroupClass::Host) {
-        return TC_ACT_UNSPEC;
-    }
-    emit(&Decision {
-        hook: Hook::TcIngress,
-        outcome: Outcome::Dropped,
-        reason: Reason::StackedTags,
-        target: target::NONE,
-        identity: &identity_of_packet(skb),
-        destination: &Address { words: [0; 4] },
-        destination_port: 0,
-        source: &Address { words: [0; 4] },
-        source_port: 0,
-        protocol: 0,
-        // SAFETY: the program's context.
-        ifindex: unsafe { (*skb).ifindex },
-    });
-    TC_ACT_SHOT
-}
-
 /// Takes a packet for the endpoint to the packet steer port, if its socket may.
 #[inline(always)]
 fn steer(skb: *mut __sk_buff, network: &Network, transport: &Transport, settings: &Settings) -> i32 {
     let key = key(network, transport, settings.packet_steer_port);
     if let Err(reason) = admit(skb, transport, &key, &identity_of_packet(skb)) {
-        record(
-            skb,
-            &INGRESS,
-            network,
-            transport,
-            (Outcome::Dropped, reason, target::CREDENTIALS),
-        );
-        return TC_ACT_SHOT;
-    }
-    if transport.is_syn() {
+        let refused = (Outcome::Dropped, reason, target::CREDENTIALS);
+        if record(skb, &INGRESS, (network, transport), refused, settings) == Fate::Ends {
+            return TC_ACT_SHOT;
+        }
+    } else if transport.is_syn() {
         let steered = (Outcome::Steered, Reason::CredentialEndpoint, target::CREDENTIALS);
-        record(skb, &INGRESS, network, transport, steered);
+        if record(skb, &INGRESS, (network, transport), steered, settings) == Fate::Ends {
+            return TC_ACT_SHOT;
+        }
     }
     replace_port(
         skb,

@@ -13,7 +13,7 @@ use std::{
 use aya::{
     Ebpf,
     programs::{
-        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSockAddr, Program, ProgramError, SockOps,
+        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, Program, ProgramError, SockOps,
         links::{FdLink, LinkError},
     },
 };
@@ -30,6 +30,8 @@ use crate::sys;
 pub(super) enum Kind {
     SockAddr,
     SkbEgress,
+    SockCreate,
+    Sockopt,
     SockOps,
     Classifier,
 }
@@ -47,10 +49,12 @@ enum At {
 
 /// Every hook, in the order of attachment: whoever hands identities on comes before who sends connections here. All of
 /// them are required, and load on Linux 6.1 and newer.
-const HOOKS: [(&str, Kind, At); 11] = [
+const HOOKS: [(&str, Kind, At); 15] = [
     ("sock_ops_own", Kind::SockOps, At::Own),
     ("sock_ops", Kind::SockOps, At::Root),
     ("egress", Kind::SkbEgress, At::Root),
+    ("sock_create", Kind::SockCreate, At::Root),
+    ("setsockopt", Kind::Sockopt, At::Root),
     ("bind4", Kind::SockAddr, At::Root),
     ("bind6", Kind::SockAddr, At::Root),
     ("connect4", Kind::SockAddr, At::Root),
@@ -59,6 +63,8 @@ const HOOKS: [(&str, Kind, At); 11] = [
     ("sendmsg6", Kind::SockAddr, At::Root),
     (super::tc::INGRESS, Kind::Classifier, At::Interface),
     (super::tc::EGRESS, Kind::Classifier, At::Interface),
+    ("enforcer_uplink", Kind::Classifier, At::Interface),
+    ("enforcer_device", Kind::Classifier, At::Interface),
 ];
 
 /// Every hook's name and kind.
@@ -110,6 +116,9 @@ fn attach_pinned(
             })
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if matches!(kind, Kind::Sockopt) {
+                return attach_sockopt(program, hook, cgroup, pin);
+            }
             let link = create_link(program, (hook, kind), cgroup)?;
             link.pin(pin).map_err(|source| BpfError::Pin { hook, source })?;
             Ok(())
@@ -136,14 +145,33 @@ fn create_link(program: &mut Program, (hook, kind): (&'static str, Kind), cgroup
                 .map_err(failed)?;
             program.take_link(id).map_err(failed)?.try_into()
         }
+        Kind::SockCreate => {
+            let program: &mut CgroupSock = program.try_into().map_err(failed)?;
+            let id = program.attach(cgroup, mode).map_err(failed)?;
+            program.take_link(id).map_err(failed)?.try_into()
+        }
         Kind::SockOps => {
             let program: &mut SockOps = program.try_into().map_err(failed)?;
             let id = program.attach(cgroup, mode).map_err(failed)?;
             program.take_link(id).map_err(failed)?.try_into()
         }
-        Kind::Classifier => return Err(failed(ProgramError::UnexpectedProgramType)),
+        Kind::Sockopt | Kind::Classifier => return Err(failed(ProgramError::UnexpectedProgramType)),
     };
     link.map_err(|source| BpfError::Link { hook, source })
+}
+
+/// aya 0.14 attaches such a program, but does not give its link away.
+fn attach_sockopt(program: &Program, hook: &'static str, cgroup: &File, pin: &Path) -> Result<(), BpfError> {
+    let program = program.fd().map_err(|source| hook_error("attach", hook, source))?;
+    let failed = |operation| {
+        move |source| BpfError::Syscall {
+            operation: format!("{operation} hook {hook}"),
+            source,
+        }
+    };
+    let link = sys::bpf::create_link(program.as_fd(), cgroup.as_fd(), sys::bpf::CGROUP_SETSOCKOPT)
+        .map_err(failed("attach"))?;
+    sys::bpf::pin(link.as_fd(), pin).map_err(failed("pin"))
 }
 
 fn hook_error(operation: &'static str, hook: &'static str, source: ProgramError) -> BpfError {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{CgroupSkb, CgroupSockAddr, Program, ProgramError, SchedClassifier, SockOps},
+    programs::{CgroupSkb, CgroupSock, CgroupSockAddr, CgroupSockopt, Program, ProgramError, SchedClassifier, SockOps},
 };
 
 use super::{
@@ -15,7 +15,7 @@ use super::{
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/enforcer-hooks"));
 
 /// Every map that outlives the daemon.
-const PINNED_MAPS: [&str; 9] = [
+const PINNED_MAPS: [&str; 10] = [
     "SETTINGS",
     "PREFIXES",
     "ADDRESSES",
@@ -23,6 +23,7 @@ const PINNED_MAPS: [&str; 9] = [
     "SENDERS",
     "HANDSHAKES",
     "ACCEPTED",
+    "OBSERVED",
     "EVENTS",
     "COUNTERS",
 ];
@@ -64,6 +65,8 @@ fn load_program(program: &mut Program, kind: Kind) -> Result<(), ProgramError> {
     match kind {
         Kind::SockAddr => <&mut CgroupSockAddr>::try_from(program)?.load(),
         Kind::SkbEgress => <&mut CgroupSkb>::try_from(program)?.load(),
+        Kind::SockCreate => <&mut CgroupSock>::try_from(program)?.load(),
+        Kind::Sockopt => <&mut CgroupSockopt>::try_from(program)?.load(),
         Kind::SockOps => <&mut SockOps>::try_from(program)?.load(),
         Kind::Classifier => <&mut SchedClassifier>::try_from(program)?.load(),
     }

@@ -12,18 +12,32 @@ use std::{
     time::Duration,
 };
 
+const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
 const BPF_LINK_DETACH: libc::c_int = 34;
 
-/// `union bpf_attr` for `BPF_OBJ_GET` (linux/bpf.h).
+/// `BPF_CGROUP_SETSOCKOPT`, an attach type (linux/bpf.h).
+pub(crate) const CGROUP_SETSOCKOPT: u32 = 22;
+
+/// `union bpf_attr` for `BPF_OBJ_PIN` and `BPF_OBJ_GET` (linux/bpf.h).
 #[repr(C)]
 struct ObjectAttributes {
     path: u64,
     bpf_fd: u32,
     file_flags: u32,
+}
+
+/// `union bpf_attr` for `BPF_LINK_CREATE` (linux/bpf.h).
+#[repr(C)]
+struct LinkCreateAttributes {
+    program_fd: u32,
+    target_fd: u32,
+    attach_type: u32,
+    flags: u32,
 }
 
 /// `union bpf_attr` for `BPF_LINK_UPDATE` (linux/bpf.h).
@@ -125,6 +139,32 @@ pub(crate) struct ProgramInfo {
 
 /// `BPF_LINK_TYPE_TCX`
 const LINK_TYPE_TCX: u32 = 11;
+
+/// Attaches a program to a cgroup, for as long as the link is open or pinned. Linux 5.7.
+pub(crate) fn create_link(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<OwnedFd> {
+    let mut attributes = LinkCreateAttributes {
+        program_fd: program.as_raw_fd().unsigned_abs(),
+        target_fd: cgroup.as_raw_fd().unsigned_abs(),
+        attach_type,
+        flags: 0,
+    };
+    let fd = call(BPF_LINK_CREATE, &mut attributes)?;
+    #[expect(unsafe_code, reason = "the kernel hands out a raw descriptor")]
+    // SAFETY: BPF_LINK_CREATE answered with a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Pins an object at `path`. Linux 4.4.
+pub(crate) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attributes = ObjectAttributes {
+        path: path.as_ptr() as u64,
+        bpf_fd: object.as_raw_fd().unsigned_abs(),
+        file_flags: 0,
+    };
+    call(BPF_OBJ_PIN, &mut attributes).map(|_zero| ())
+}
+
 /// Opens what is pinned at `path`. Linux 4.4.
 pub(crate) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;

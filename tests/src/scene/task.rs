@@ -116,7 +116,7 @@ pub(super) fn configuration(mount: &Path, scene: &Path, tasks: &[Task], [audit, 
     let mut text = format!(
         r#"[cgroups]
 root = "{}"
-host = ["{}", "{}"]
+host = ["{}", "{}", "{}"]
 guarded = []
 
 [audit]
@@ -128,6 +128,7 @@ upstream = "{upstream}"
         root.display(),
         scene.join(super::HOST).display(),
         scene.join(super::SERVICE).display(),
+        scene.join(super::LAB).display(),
     );
     text.extend(tasks.iter().map(|task| task.section(scene)));
     text

@@ -1,0 +1,96 @@
+//! TC egress of the devices packets leave by: `int (struct __sk_buff *)`. Linux 4.1; socket storage from here 5.2.
+//!
+//! A packet socket passes no cgroup hook. Where a device has no host side, this is where its frames are seen: on the
+//! host's own devices, for containers in the host's network namespace, and on devices that were moved into a
+//! container's. They are seen here unless the socket goes past this layer as well, which `setsockopt` refuses it.
+
+use aya_ebpf::{
+    bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
+    macros::classifier,
+    programs::TcContext,
+};
+use enforcer_common::{
+    address::{Address, target},
+    cgroup::CgroupClass,
+    event::{Hook, Outcome},
+    verdict::Reason,
+};
+
+use crate::{
+    emit::{Decision, Fate, emit},
+    inspect::{Finding, Layer, inspect},
+    origin::{Origin, has_socket},
+    packet::Framing,
+    rules::settings,
+    sender::{identity_of_packet, treatment_of_packet},
+};
+
+/// In the host's network namespace.
+pub(super) const UPLINK: Layer = Layer {
+    hook: Hook::TcUplink,
+    framing: Framing::Leaving,
+    at_host: false,
+    leaves: true,
+    first_of: Origin::Packet,
+};
+
+/// In a container's.
+const DEVICE: Layer = Layer {
+    hook: Hook::TcDevice,
+    ..UPLINK
+};
+
+#[classifier]
+pub(crate) fn enforcer_uplink(context: TcContext) -> i32 {
+    judge_leaving(context.skb.skb, &UPLINK)
+}
+
+#[classifier]
+pub(crate) fn enforcer_device(context: TcContext) -> i32 {
+    judge_leaving(context.skb.skb, &DEVICE)
+}
+
+#[inline(always)]
+pub(super) fn judge_leaving(skb: *mut __sk_buff, layer: &Layer) -> i32 {
+    // What the host forwards has lost its socket, and was judged where it came in.
+    if matches!(layer.hook, Hook::TcUplink) && !has_socket(skb) {
+        return TC_ACT_UNSPEC;
+    }
+    if layer.framing.has_stacked_tags(skb) {
+        return refuse_stacked_tags(skb, layer.hook);
+    }
+    match inspect(skb, layer) {
+        Finding::Pass => TC_ACT_UNSPEC,
+        // Nothing steers behind this layer, and `inspect` knows.
+        Finding::Drop | Finding::Steer(..) => TC_ACT_SHOT,
+    }
+}
+
+/// The stack takes off tag after tag, so a frame below several of them reaches what a plain one does. No container needs
+/// that.
+#[inline(always)]
+pub(super) fn refuse_stacked_tags(skb: *mut __sk_buff, hook: Hook) -> i32 {
+    let treatment = treatment_of_packet(skb);
+    if matches!(treatment.class, CgroupClass::Host) {
+        return TC_ACT_UNSPEC;
+    }
+    let fate = emit(&Decision {
+        hook,
+        outcome: Outcome::Dropped,
+        observed: settings().is_some_and(|settings| settings.observes(treatment)),
+        reason: Reason::StackedTags,
+        target: target::NONE,
+        identity: &identity_of_packet(skb),
+        destination: &Address { words: [0; 4] },
+        destination_port: 0,
+        source: &Address { words: [0; 4] },
+        source_port: 0,
+        protocol: 0,
+        // SAFETY: the program's context.
+        ifindex: unsafe { (*skb).ifindex },
+    });
+    match fate {
+        Fate::GoesOn => TC_ACT_UNSPEC,
+        Fate::Ends => TC_ACT_SHOT,
+    }
+}

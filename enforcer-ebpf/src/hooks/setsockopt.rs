@@ -1,0 +1,71 @@
+//! `cgroup/setsockopt`: `int (struct bpf_sockopt *)`, 1 = go on, 0 = EPERM. Linux 5.3; the helpers used here for the
+//! caller's identity 6.1.
+//!
+//! Two options take a socket's packets past the queueing layer, and with it past TC egress, which is all that sees them
+//! on a device without a host side: `PACKET_QDISC_BYPASS`, and the memory of `AF_XDP`. Whatever their value is, containers
+//! may not set them. The hook runs for 64-bit system calls only.
+
+use aya_ebpf::{bindings::bpf_sockopt, macros::cgroup_sockopt, programs::SockoptContext};
+use enforcer_common::{
+    address::{Address, target},
+    cgroup::CgroupClass,
+    event::{Hook, Outcome},
+    verdict::Reason,
+};
+
+use super::{CONTINUE, REFUSE, answer};
+use crate::{
+    emit::{Decision, emit},
+    rules::settings,
+    sender::{identity_of_setter, treatment_of_caller},
+};
+
+const SOL_PACKET: i32 = 263;
+const PACKET_QDISC_BYPASS: i32 = 20;
+const SOL_XDP: i32 = 283;
+const XDP_UMEM_REG: i32 = 4;
+
+/// The smallest page there is. A value longer than a page reaches the hook cut off, and the kernel refuses the call unless
+/// the hook says that it means the original (iptables rules are such values).
+const PAGE: i32 = 4096;
+
+#[cgroup_sockopt(setsockopt)]
+pub(crate) fn setsockopt(context: SockoptContext) -> i32 {
+    let option = context.sockopt;
+    // SAFETY: the program's context; the verifier rewrites the accesses. A length of 0 means the caller's own value.
+    let which = unsafe {
+        if (*option).optlen > PAGE {
+            (*option).optlen = 0;
+        }
+        ((*option).level, (*option).optname)
+    };
+    match which {
+        (SOL_PACKET, PACKET_QDISC_BYPASS) | (SOL_XDP, XDP_UMEM_REG) => refuse(option),
+        _ => CONTINUE,
+    }
+}
+
+#[inline(always)]
+fn refuse(option: *mut bpf_sockopt) -> i32 {
+    let treatment = treatment_of_caller();
+    if matches!(treatment.class, CgroupClass::Host) {
+        return CONTINUE;
+    }
+    let Some(settings) = settings() else {
+        return REFUSE;
+    };
+    answer(emit(&Decision {
+        hook: Hook::Setsockopt,
+        outcome: Outcome::Denied,
+        observed: settings.observes(treatment),
+        reason: Reason::PacketBypass,
+        target: target::NONE,
+        identity: &identity_of_setter(option),
+        destination: &Address { words: [0; 4] },
+        destination_port: 0,
+        source: &Address { words: [0; 4] },
+        source_port: 0,
+        protocol: 0,
+        ifindex: 0,
+    }))
+}
