@@ -3,34 +3,44 @@
 //! Stopping has an order: stop accepting and finish requests until the deadline, then read the last kernel events, then
 //! cut off what is left, then flush the audit trail. What is pinned stays, so enforcement goes on.
 
+mod controller;
 mod kernel;
 pub mod preflight;
+pub mod sockets;
 
-use std::{convert::Infallible, net::SocketAddrV4, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddrV4, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
+use serde_json::json;
+use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-use self::preflight::OwnCgroupError;
+use self::{
+    controller::{Controller, Earlier, access},
+    preflight::OwnCgroupError,
+    sockets::{Offered, Sockets},
+};
 use crate::{
-    attribution::Attributor,
-    audit::{self, Audit, AuditError, kernel::Feed},
+    audit::{self, Audit, AuditError, By, kernel::Feed},
     bpf::{self, Bpf, BpfError, KernelLog},
-    config::{self, Config},
+    config::{self, Config, load::Flags},
+    control::{self, Answer, Command, ControlError, Peer},
     drain::{self, StillBusy, Trigger},
-    endpoint::{Endpoint, Gate, ListenError, Listener},
+    endpoint::{Endpoint, Gate, ListenError},
     host::{
         HostError, address,
         cgroupfs::{CgroupError, CgroupFs},
         classes::ClassWatch,
         coverage::Coverage,
     },
-    policy::Ownership,
-    signal::{SignalError, Signals},
+    signal::{SignalError, Signals, Wanted},
     supervisor::{Supervisor, TaskEnded},
-    upstream::Upstream,
+    upstream,
 };
+
+/// How long the watchers of the host may take to let go of the kernel side.
+const RELEASE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long the last kernel events may take to be read.
 const FEED_DEADLINE: Duration = Duration::from_secs(1);
@@ -65,39 +75,63 @@ pub enum AppError {
     /// The endpoint's ports.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The control socket.
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// A task without which there is no service.
     #[error(transparent)]
     TaskEnded(#[from] TaskEnded),
 }
 
+/// What the service starts with.
+#[derive(Debug)]
+pub struct Launch {
+    /// What the command line said, for reading the configuration again.
+    pub flags: Flags,
+    /// The configuration.
+    pub config: Config,
+    /// Listening sockets there are already.
+    pub offered: Offered,
+}
+
 /// The service while it runs.
 struct Running {
     supervisor: Supervisor,
+    controller: Controller,
+    requests: mpsc::Receiver<control::Request>,
+    /// The endpoint's sockets, for whoever listens next.
+    handles: Vec<OwnedFd>,
     /// Ends the serving of requests.
     serving: Trigger,
+    /// Ends the watching of the host, and lets go of the kernel side.
+    watching: Trigger,
     /// Ends the reading of kernel events.
     feeding: Trigger,
 }
 
-/// Runs the service until a signal or a failure ends it.
-pub async fn run(config: &Config) -> Result<(), AppError> {
+/// Why the service stops.
+enum Ending {
+    /// Somebody wants it to.
+    Stop,
+    /// Another enforcer takes its place.
+    Handover(control::Request),
+}
+
+/// Runs the service until a signal, a successor or a failure ends it.
+pub async fn run(launch: Launch) -> Result<(), AppError> {
     let mut signals = Signals::listen()?;
     raise_open_files();
-    let audit = Audit::start(&config.audit)?;
-    let mut running = Running::start(config, &audit).await?;
-    notify(NotifyState::Ready);
-    let ended = tokio::select! {
-        biased; // A failure must not hide behind a signal.
-        ended = running.supervisor.first_end() => Err(AppError::from(ended)),
-        signal = signals.next() => {
-            info!(signal, "stopping; enforcement stays in place");
-            Ok(())
-        }
+    let audit = Audit::start(&launch.config.audit)?;
+    let mut running = Running::start(launch, &audit).await?;
+    notify(&[NotifyState::Ready]);
+    let (ending, outcome) = match running.wait(&mut signals).await {
+        Ok(ending) => (ending, Ok(())),
+        Err(ended) => (Ending::Stop, Err(AppError::from(ended))),
     };
-    notify(NotifyState::Stopping);
+    notify(&[NotifyState::Stopping]);
     tokio::select! {
-        () = running.stop(config.endpoint.drain) => {}
-        signal = signals.next() => warn!(signal, "not waiting for requests any more"),
+        () = running.stop(ending) => {}
+        signal = signals.stop() => warn!(signal, "not waiting for requests any more"),
     }
     running.cut_off().await;
     let audit::Totals {
@@ -107,61 +141,140 @@ pub async fn run(config: &Config) -> Result<(), AppError> {
         ring,
     } = audit.close(AUDIT_DEADLINE).await;
     info!(emitted, delivered, dropped, ring, "audit trail closed");
-    ended
+    outcome
 }
 
 // === impl Running ===
 
 impl Running {
-    async fn start(config: &Config, audit: &Audit) -> Result<Self, AppError> {
+    async fn start(launch: Launch, audit: &Audit) -> Result<Self, AppError> {
+        let Launch { flags, config, offered } = launch;
         let cgroups = CgroupFs::find(config.cgroups.root.as_deref())?;
-        let attributor = Arc::new(attributor(config, &cgroups));
         let own_cgroup = preflight::own_cgroup(&cgroups)?;
-        let bpf_config = kernel::bpf_config(config, &cgroups, &own_cgroup);
+        let bpf_config = kernel::bpf_config(&config, &cgroups, &own_cgroup);
+        let rules = Arc::new(kernel::rules(&config, &own_cgroup));
+        let access = Arc::new(access(&config, Arc::clone(&rules), &Earlier::None(cgroups.clone())));
         let mut bpf = Bpf::load(&bpf_config)?;
-        let rules = kernel::class_rules(config, &own_cgroup);
-        let classes = ClassWatch::start(cgroups.clone(), rules, bpf.take_classes()?)?;
-        let gate = Gate::new(bpf.take_accepted()?, Arc::clone(&attributor), ownership(config));
+        let (classes, class_control) = ClassWatch::start(cgroups.clone(), rules, bpf.take_classes()?)?;
+        let (attributor, attributor_watch) = watch::channel(Arc::clone(&access.attributor));
+        let (access, access_watch) = watch::channel(access);
+        let gate = Gate::new(bpf.take_accepted()?, access_watch.clone());
         let feed = Feed {
             ring: bpf.take_events()?,
             counters: bpf.take_counters()?,
-            attributor,
+            attributor: attributor_watch,
             recorder: audit.recorder(),
         };
         let log = bpf.take_log()?;
-        let upstream = Upstream::build(&config.upstream);
+        let tables = bpf.take_tables()?;
         // Blocking comes before listening: if somebody holds our ports, metadata is blocked all the same.
         bpf.attach(&bpf_config)?;
-        let coverage = Coverage::start(bpf, cgroups, bpf_config.cgroup_root.clone())?;
+        let coverage = Coverage::start(bpf, cgroups.clone(), bpf_config.cgroup_root.clone())?;
         address::ensure(config.endpoint.address).await?;
-        let listeners = listen(&config.endpoint).await?;
-        announce(config, &bpf_config);
+        let Sockets { listeners, handles } = Sockets::open(&config.endpoint, offered).await?;
+        let control = control::Server::bind(&config.control_socket)?;
+        announce(&config, &bpf_config);
 
         let (serving, serving_watcher) = drain::channel();
+        let (watching, watching_watcher) = drain::channel();
         let (feeding, feeding_watcher) = drain::channel();
         let mut supervisor = Supervisor::default();
-        supervisor.spawn("kernel event reader", feed.run(feeding_watcher));
-        supervisor.spawn("kernel log reader", async { forward(log).await.map(never) });
-        supervisor.spawn("cgroup watcher", async { classes.run().await.map(never) });
-        supervisor.spawn("network device watcher", async { coverage.run().await.map(never) });
-        if let Some(embedded) = upstream.embedded().cloned() {
-            let refresh = embedded.refresh(serving_watcher.clone());
-            supervisor.spawn("credentials refresher", infallible(refresh));
-        }
-        let endpoint = Arc::new(Endpoint::new(gate, upstream, audit.recorder()));
+        supervisor.spawn("kernel event reader", feed.run(feeding_watcher.clone()));
+        supervisor.spawn("kernel log reader", forward(log, feeding_watcher));
+        supervisor.spawn("cgroup watcher", classes.run(watching_watcher.clone()));
+        supervisor.spawn("network device watcher", cover_devices(coverage, watching_watcher));
+        let embedded = move || access_watch.borrow().upstream.embedded().cloned();
+        let refresh = upstream::refresh(embedded, serving_watcher.clone());
+        supervisor.spawn("credentials refresher", infallible(refresh));
+        let endpoint = Arc::new(Endpoint::new(gate, audit.recorder()));
         for listener in listeners {
             let serve = listener.run(Arc::clone(&endpoint), serving_watcher.clone());
             supervisor.spawn("credential endpoint", infallible(serve));
         }
+        let (sender, requests) = mpsc::channel(1);
+        supervisor.spawn("control socket", infallible(control.run(sender, serving_watcher)));
+        let controller = Controller {
+            flags,
+            config,
+            cgroups,
+            own_cgroup,
+            tables,
+            classes: class_control,
+            access,
+            attributor,
+            recorder: audit.recorder(),
+        };
         Ok(Self {
             supervisor,
+            controller,
+            requests,
+            handles,
             serving,
+            watching,
             feeding,
         })
     }
 
+    /// Does what it is told to, until that is to stop.
+    async fn wait(&mut self, signals: &mut Signals) -> Result<Ending, TaskEnded> {
+        loop {
+            tokio::select! {
+                biased; // A failure must not hide behind a signal, and the end not behind requests.
+                ended = self.supervisor.first_end() => return Err(ended),
+                signal = signals.next() => match signal {
+                    Wanted::Stop(signal) => {
+                        info!(signal, "stopping; enforcement stays in place");
+                        return Ok(Ending::Stop);
+                    }
+                    Wanted::Reload => drop(self.reload(By::Signal("SIGHUP")).await),
+                },
+                Some(request) = self.requests.recv() => {
+                    if request.command == Command::Handover {
+                        info!(pid = request.by.pid, "stopping; another enforcer takes over");
+                        return Ok(Ending::Handover(request));
+                    }
+                    let answer = self.obey(request.command, request.by).await;
+                    // Who does not wait any more does not need to know.
+                    drop(request.reply.send((answer, Vec::new())));
+                }
+            }
+        }
+    }
+
+    async fn obey(&mut self, command: Command, by: Peer) -> Answer {
+        let by = process(by);
+        let done = match command {
+            Command::Status => return told(&self.controller.report()),
+            Command::Mode { mode } => self.controller.set_mode(mode, by).await,
+            Command::Reload => self.reload(by).await,
+            // It is no command to go on after.
+            Command::Handover => Ok(()),
+        };
+        match done {
+            Ok(()) => Answer::Ok(json!({ "mode": self.controller.config.mode })),
+            Err(error) => Answer::Error(error.to_string()),
+        }
+    }
+
+    async fn reload(&mut self, by: By) -> Result<(), controller::ReloadError> {
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => notify(&[NotifyState::Reloading, now]),
+            Err(error) => warn!(%error, "cannot tell the service manager of the reload"),
+        }
+        let done = self.controller.reload(by).await;
+        notify(&[NotifyState::Ready]);
+        done
+    }
+
     /// Stops in order.
-    async fn stop(&self, deadline: Duration) {
+    async fn stop(&mut self, ending: Ending) {
+        // From here on a client that comes waits for the successor, or is refused if there is none.
+        self.serving.begin();
+        match ending {
+            Ending::Stop => self.handles.clear(),
+            Ending::Handover(request) => self.hand_over(request).await,
+        }
+        let deadline = self.controller.config.endpoint.drain;
         if let Err(StillBusy) = self.serving.drain(deadline).await {
             warn!(?deadline, "requests still under way are cut off");
         }
@@ -170,11 +283,29 @@ impl Running {
         }
     }
 
+    /// Lets go of the kernel side, which must have one owner, then of the listening sockets.
+    async fn hand_over(&mut self, request: control::Request) {
+        self.controller.record("handover", process(request.by), None);
+        let released = tokio::join!(
+            self.watching.drain(RELEASE_DEADLINE),
+            self.feeding.drain(RELEASE_DEADLINE)
+        );
+        let reply = if released == (Ok(()), Ok(())) {
+            (Answer::Ok(json!({})), std::mem::take(&mut self.handles))
+        } else {
+            let problem = "the running enforcer could not let go of the hooks in time; it ends, start another one";
+            (Answer::Error(problem.to_owned()), Vec::new())
+        };
+        if request.reply.send(reply).is_err() {
+            warn!("the successor is gone; nobody serves credentials until an enforcer starts");
+        }
+    }
+
     /// Drops what is still under way, and waits until it is gone: a request is recorded when it is dropped, and dropping
     /// the supervisor only asks for that.
     async fn cut_off(self) {
         drop(self.supervisor);
-        for watched in [self.serving, self.feeding] {
+        for watched in [self.serving, self.watching, self.feeding] {
             if let Err(StillBusy) = watched.drain(CUT_OFF_DEADLINE).await {
                 warn!("tasks that were cut off are still there; what they did is not recorded");
             }
@@ -182,34 +313,18 @@ impl Running {
     }
 }
 
-fn attributor(config: &Config, cgroups: &CgroupFs) -> Attributor {
-    let tasks = config.tasks.iter();
-    let cgroups_of_tasks = tasks.flat_map(|task| task.cgroups.iter().map(|cgroup| (cgroup.clone(), task.name.clone())));
-    Attributor::new(cgroups.clone(), cgroups_of_tasks)
-}
-
-fn ownership(config: &Config) -> Ownership {
-    let tasks = config.tasks.iter();
-    tasks
-        .flat_map(|task| task.credential_ids.iter().map(|id| (id.clone(), task.name.clone())))
-        .collect()
-}
-
-async fn listen(config: &config::Endpoint) -> Result<[Listener; 2], ListenError> {
-    let steer = SocketAddrV4::new(config.address, config.steer_port);
-    let packet_steer = SocketAddrV4::new(config.address, config.packet_steer_port);
-    Ok([Listener::bind(steer).await?, Listener::bind(packet_steer).await?])
-}
-
 /// Says what is guarded and where it listens.
 fn announce(config: &Config, bpf: &bpf::Config) {
     let endpoint = &config.endpoint;
     let upstream = match &config.upstream {
         config::Upstream::Embedded(_) => "embedded".to_owned(),
-        config::Upstream::EcsAgent(agent) => format!("ECS agent at {agent}"),
+        config::Upstream::EcsAgent { address, .. } => format!("ECS agent at {address}"),
     };
-    info!(root = %bpf.cgroup_root.display(), trusted = ?config.cgroups.host, "guarding all cgroups but the trusted ones");
-    info!(addresses = ?config.metadata, "blocking instance metadata");
+    let trusted: Vec<_> = config.cgroups.host.iter().map(ToString::to_string).collect();
+    info!(root = %bpf.cgroup_root.display(), ?trusted, "guarding all cgroups but the trusted ones");
+    for group in config.protect.iter() {
+        info!(group = group.name, addresses = ?group.addresses, mode = config.mode.name(), "blocking");
+    }
     info!(
         endpoint = %SocketAddrV4::new(endpoint.address, endpoint.port),
         listening = ?[endpoint.steer_port, endpoint.packet_steer_port],
@@ -234,24 +349,43 @@ fn raise_open_files() {
 }
 
 /// Tells the service manager, if there is one.
-fn notify(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
         warn!(%error, "cannot notify the service manager");
     }
 }
 
-/// Passes on what the hooks log for people.
-async fn forward(mut log: KernelLog) -> Result<Infallible, BpfError> {
+/// An answer that tells something.
+fn told(what: &impl serde::Serialize) -> Answer {
+    match serde_json::to_value(what) {
+        Ok(value) => Answer::Ok(value),
+        Err(error) => Answer::Error(format!("cannot tell it: {error}")),
+    }
+}
+
+const fn process(Peer { uid, pid }: Peer) -> By {
+    By::Process { uid, pid }
+}
+
+/// Passes on what the hooks log for people, until the drain.
+async fn forward(mut log: KernelLog, mut drain: drain::Watcher) -> Result<(), BpfError> {
     loop {
-        log.forward().await?;
+        tokio::select! {
+            () = drain.signaled() => return Ok(()),
+            forwarded = log.forward() => forwarded?,
+        }
+    }
+}
+
+/// Attaches hooks to devices until the drain. The kernel side is let go of when this ends: another enforcer can load it.
+async fn cover_devices(coverage: Coverage, mut drain: drain::Watcher) -> Result<(), HostError> {
+    tokio::select! {
+        () = drain.signaled() => Ok(()),
+        ended = coverage.run() => ended.map(|never| match never {}),
     }
 }
 
 async fn infallible(task: impl Future<Output = ()>) -> Result<(), Infallible> {
     task.await;
     Ok(())
-}
-
-const fn never(never: Infallible) {
-    match never {}
 }

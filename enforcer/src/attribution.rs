@@ -14,7 +14,13 @@ use std::{
 use enforcer_common::handshake::{Handshake, state};
 use tracing::warn;
 
-use crate::host::cgroupfs::{CgroupError, CgroupFs};
+use crate::{
+    bpf::Mode,
+    host::{
+        cgroupfs::{CgroupError, CgroupFs},
+        treatment::Rules,
+    },
+};
 
 /// How many cgroups are remembered. When there are more, remembering starts over.
 const CACHED_CGROUPS: usize = 16_384;
@@ -47,6 +53,19 @@ pub struct Located {
     pub path: Box<str>,
     /// The task, if one claims it.
     pub task: Option<TaskName>,
+    /// Whether what it is refused is recorded only.
+    pub observed: bool,
+}
+
+/// What the configuration says about places in the tree.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    /// Cgroup paths relative to the mount, and whose they are, with everything below them.
+    pub tasks: HashMap<PathBuf, TaskName>,
+    /// How cgroups are treated.
+    pub rules: Arc<Rules>,
+    /// How all of them together are treated.
+    pub mode: Mode,
 }
 
 /// Tells the path of a cgroup.
@@ -58,8 +77,8 @@ pub trait CgroupPaths: fmt::Debug + Send + Sync + 'static {
 /// Answers whose a cgroup is.
 #[derive(Debug)]
 pub struct Attributor {
-    paths: Box<dyn CgroupPaths>,
-    tasks: HashMap<PathBuf, TaskName>,
+    paths: Arc<dyn CgroupPaths>,
+    places: Places,
     /// Plain data, held for a lookup or an insertion only.
     known: Mutex<HashMap<u64, Arc<Located>>>,
 }
@@ -91,13 +110,35 @@ impl CgroupPaths for CgroupFs {
 // === impl Attributor ===
 
 impl Attributor {
-    /// An attributor that knows which cgroup paths (relative to the mount) are which task's.
-    pub fn new(paths: impl CgroupPaths, tasks: impl IntoIterator<Item = (PathBuf, TaskName)>) -> Self {
+    /// An attributor that knows whose places are.
+    #[must_use]
+    pub fn new(paths: impl CgroupPaths, places: Places) -> Self {
         Self {
-            paths: Box::new(paths),
-            tasks: tasks.into_iter().collect(),
+            paths: Arc::new(paths),
+            places,
             known: Mutex::default(),
         }
+    }
+
+    /// One that knows other things about places, and remembers the same cgroups.
+    #[must_use]
+    pub fn with(&self, places: Places) -> Self {
+        let remembered = self.known().clone();
+        let other = Self {
+            paths: Arc::clone(&self.paths),
+            places,
+            known: Mutex::default(),
+        };
+        let located = |(id, located): (u64, Arc<Located>)| (id, Arc::new(other.located(Path::new(&*located.path))));
+        let known = remembered.into_iter().map(located).collect();
+        *other.known() = known;
+        other
+    }
+
+    /// Whether what is refused in a place is recorded only. For places that are not known, it is what holds everywhere.
+    #[must_use]
+    pub fn observes(&self, located: Option<&Located>) -> bool {
+        self.places.mode == Mode::Observe || located.is_some_and(|located| located.observed)
     }
 
     /// Whose connection a handshake announces.
@@ -148,10 +189,7 @@ impl Attributor {
                 return None;
             }
         };
-        let located = Arc::new(Located {
-            task: self.task_of(&path),
-            path: path.to_string_lossy().into(),
-        });
+        let located = Arc::new(self.located(&path));
         let mut known = self.known();
         if known.len() >= CACHED_CGROUPS {
             known.clear();
@@ -164,8 +202,13 @@ impl Attributor {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn task_of(&self, path: &Path) -> Option<TaskName> {
-        path.ancestors().find_map(|ancestor| self.tasks.get(ancestor)).cloned()
+    fn located(&self, path: &Path) -> Located {
+        let mut ancestors = path.ancestors();
+        Located {
+            path: path.to_string_lossy().into(),
+            task: ancestors.find_map(|ancestor| self.places.tasks.get(ancestor)).cloned(),
+            observed: self.places.rules.treatment(path).observed,
+        }
     }
 }
 
@@ -178,7 +221,7 @@ mod tests {
         identity::Identity,
     };
 
-    use super::{Attributed, Attributor, CgroupPaths, TaskName};
+    use super::{Attributed, Attributor, CgroupPaths, Places, TaskName};
     use crate::host::cgroupfs::CgroupError;
 
     #[derive(Debug)]
@@ -201,7 +244,15 @@ mod tests {
             (30, "/system.slice/ssh.service"),
         ])));
         let tasks = [("/ecs/web", "web"), ("/ecs/web/batch", "batch")];
-        Attributor::new(tree, tasks.map(|(path, name)| (path.into(), TaskName::new(name))))
+        Attributor::new(tree, places(&tasks))
+    }
+
+    fn places(tasks: &[(&str, &str)]) -> Places {
+        let tasks = tasks.iter().map(|(path, name)| (path.into(), TaskName::new(name)));
+        Places {
+            tasks: tasks.collect(),
+            ..Places::default()
+        }
     }
 
     fn from(cgroup_id: u64, socket_cgroup_id: u64, state: u32) -> Handshake {
@@ -256,6 +307,16 @@ mod tests {
         let handshake = from(10, 11, state::CLAIMED);
         assert_eq!(attributor.attribute(Some(&handshake)), task("web"));
         assert_eq!(attributor.attribute(Some(&handshake)), task("web"));
+    }
+
+    #[test]
+    fn what_was_found_stays_found_when_the_tasks_change() {
+        let before = attributor();
+        let handshake = from(10, 20, state::CONFIRMED);
+        assert_eq!(before.attribute(Some(&handshake)), Attributed::SocketFromElsewhere);
+        let after = before.with(places(&[("/ecs", "one")]));
+        assert_eq!(after.attribute(Some(&handshake)), task("one"));
+        assert_eq!(after.with(places(&[])).attribute(Some(&handshake)), Attributed::NoTask);
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! Audit: one schema for what the kernel decided and what the endpoint decided, as JSON lines.
+//! Audit: one schema for what the kernel decided, what the endpoint decided and who changed what, as JSON lines.
 //!
 //! ```text
 //! bpf ring ──> kernel ──┐
-//! endpoint ─────────────┴─> Recorder ──bounded queue──> writer thread ──> file or stdout
+//! endpoint, control ────┴─> Recorder ──bounded queue──> writer thread ──> file or stdout
 //! ```
 //!
 //! Recording never blocks a decision. A record gets its number before the queue; when the queue has no room the
@@ -22,7 +22,7 @@ use std::{io, path::PathBuf, time::Duration};
 use self::{queue::Queue, redact::Redactor, writer::Writer};
 pub use self::{
     queue::{Recorder, Totals},
-    record::{Endpoint, KernelDecision, Request, Verdict},
+    record::{By, Change, Endpoint, KernelDecision, Request, Unattended, Verdict},
     redact::check_key,
     sink::check_output,
 };

@@ -9,6 +9,7 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
+    str::FromStr,
 };
 
 use aya::{
@@ -16,6 +17,7 @@ use aya::{
     maps::{MapData, PerCpuArray},
 };
 use enforcer_common::address::AddressRule;
+use serde::{Deserialize, Serialize};
 
 mod attach;
 mod error;
@@ -67,13 +69,20 @@ pub struct Config {
 }
 
 /// What is done about what is refused, in all cgroups together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// It is blocked.
+    #[default]
     Enforce,
     /// It is recorded only.
     Observe,
 }
+
+/// A mode that does not exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected `enforce` or `observe`")]
+pub struct UnknownMode;
 
 /// The loaded kernel side, and the lock on its pins. Dropping it detaches nothing that is pinned.
 #[derive(Debug)]
@@ -84,6 +93,30 @@ pub struct Bpf {
     /// What is replaced, until it is.
     older: Option<Older>,
     pins: Pins,
+}
+
+// === impl Mode ===
+
+impl Mode {
+    /// The name in the configuration and on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Observe => "observe",
+        }
+    }
+}
+
+impl FromStr for Mode {
+    type Err = UnknownMode;
+
+    fn from_str(text: &str) -> Result<Self, UnknownMode> {
+        [Self::Enforce, Self::Observe]
+            .into_iter()
+            .find(|mode| mode.name() == text)
+            .ok_or(UnknownMode)
+    }
 }
 
 // === impl Bpf ===

@@ -2,6 +2,8 @@
 
 mod check;
 mod detach;
+mod mode;
+mod reload;
 mod run;
 
 use std::process::ExitCode;
@@ -22,6 +24,10 @@ enum Command {
     Run(run::Run),
     /// Tell what this host offers and lacks; exits with 0 only if `run` would work
     Check(check::Check),
+    /// Have the running enforcer read its configuration again
+    Reload(reload::Reload),
+    /// Have the running enforcer block what is refused, or only record it
+    Mode(mode::SetMode),
     /// Remove hooks, pins and the endpoint's address
     Detach(detach::Detach),
 }
@@ -34,6 +40,8 @@ impl Cli {
         match self.command {
             Command::Run(run) => run.execute(),
             Command::Check(check) => check.execute(),
+            Command::Reload(reload) => reload.execute(),
+            Command::Mode(mode) => mode.execute(),
             Command::Detach(detach) => detach.execute(),
         }
     }

@@ -3,19 +3,28 @@
 //! It has two stages: `raw` is what was written, this is what is meant. Where it is written: file, then environment,
 //! then flags ([`load`]).
 
+mod invalid;
 pub mod load;
 mod overlay;
+mod pattern;
+mod protect;
 mod raw;
+mod tasks;
 mod validate;
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
 
-pub use self::raw::{UnknownUpstream, UpstreamMode};
-use crate::{attribution::TaskName, policy::CredentialId};
+pub use self::{
+    invalid::InvalidConfig,
+    pattern::CgroupPattern,
+    protect::{Group, Groups},
+    raw::{UnknownUpstream, UpstreamMode},
+};
+use crate::{attribution::TaskName, bpf::Mode, policy::CredentialId};
 
 /// Where the configuration file is unless told otherwise.
 pub const DEFAULT_FILE: &str = "/etc/enforcer/enforcer.toml";
@@ -23,18 +32,24 @@ pub const DEFAULT_FILE: &str = "/etc/enforcer/enforcer.toml";
 /// Everything there is to configure.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// What is done about what is refused.
+    pub mode: Mode,
     /// Which cgroups are watched, and whose processes are trusted.
     pub cgroups: Cgroups,
     /// The credential endpoint.
     pub endpoint: Endpoint,
     /// Who holds the credentials.
     pub upstream: Upstream,
-    /// Addresses of the instance metadata service.
-    pub metadata: Vec<IpAddr>,
+    /// Blocked destinations.
+    pub protect: Groups,
+    /// Sockets that guarded cgroups do not get.
+    pub sockets: Sockets,
     /// Directory on a bpffs where links and maps are pinned.
     pub pin_dir: PathBuf,
     /// The audit trail.
     pub audit: Audit,
+    /// Where the running enforcer is told what to do.
+    pub control_socket: PathBuf,
     /// The tasks.
     pub tasks: Vec<Task>,
 }
@@ -44,16 +59,36 @@ pub struct Config {
 pub struct Cgroups {
     /// Absolute path of the cgroup directory that hooks attach to; none means the cgroup2 mount.
     pub root: Option<PathBuf>,
-    /// Cgroups of trusted host services, relative to the cgroup2 mount with a leading slash. `*` stands for any run of
-    /// characters within a component.
-    pub host: Vec<PathBuf>,
-    /// Guarded cgroups, where they are below a trusted one; the tasks' own cgroups included. What matches both is
-    /// guarded.
-    pub guarded: Vec<PathBuf>,
+    /// Cgroups of trusted host services.
+    pub host: Vec<CgroupPattern>,
+    /// Guarded cgroups, where they are below a trusted one. What matches both is guarded.
+    pub guarded: Vec<CgroupPattern>,
+    /// Cgroups whose attempts are recorded only.
+    pub observe: Vec<CgroupPattern>,
+    /// Cgroups that may use blocked destinations.
+    pub exceptions: Vec<Exception>,
+}
+
+/// Cgroups that may use blocked destinations.
+#[derive(Clone, Debug)]
+pub struct Exception {
+    /// Which cgroups; those below them too.
+    pub cgroups: Vec<CgroupPattern>,
+    /// What they may use: bit `n` stands for group `n + 1`.
+    pub groups: u16,
+}
+
+/// Sockets that guarded cgroups do not get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sockets {
+    /// Raw IP sockets.
+    pub raw: bool,
+    /// Those of these protocols (IANA numbers).
+    pub protocols: Vec<u8>,
 }
 
 /// The credential endpoint.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// Its address.
     pub address: Ipv4Addr,
@@ -72,8 +107,13 @@ pub struct Endpoint {
 pub enum Upstream {
     /// The enforcer itself.
     Embedded(Vec<Role>),
-    /// The ECS agent at this address.
-    EcsAgent(SocketAddr),
+    /// The ECS agent.
+    EcsAgent {
+        /// Where it answers.
+        address: SocketAddr,
+        /// Whether its introspection port is blocked as well.
+        introspection_blocked: bool,
+    },
 }
 
 /// What the embedded agent needs to know of a task.
@@ -88,7 +128,7 @@ pub struct Role {
 }
 
 /// The audit trail.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Audit {
     /// Where records go.
     pub output: AuditOutput,
@@ -114,6 +154,10 @@ pub struct Task {
     pub cgroups: Vec<PathBuf>,
     /// The credential IDs it owns.
     pub credential_ids: Vec<CredentialId>,
+    /// Blocked destinations it may use, as in [`Exception::groups`]; none means what its cgroup may.
+    pub groups: Option<u16>,
+    /// Whether its attempts are recorded only; none means what holds for its cgroup.
+    pub observe: Option<bool>,
 }
 
 #[cfg(test)]

@@ -30,6 +30,11 @@ pub fn channel() -> (Trigger, Watcher) {
 // === impl Trigger ===
 
 impl Trigger {
+    /// Signals every watcher and waits for none.
+    pub fn begin(&self) {
+        self.0.send_replace(true);
+    }
+
     /// Signals every watcher and waits until all are dropped, at most for `deadline`. May be asked again.
     pub async fn drain(&self, deadline: Duration) -> Result<(), StillBusy> {
         self.0.send_replace(true);

@@ -2,14 +2,17 @@
 //!
 //! ```text
 //! listener ─> authorize::Gate ─ who is it? ─> Sender, once per connection ─> limits: has it too many?
-//!    └─ each request: parse ─> Gate::decide ─ Permit ─> upstream ─> respond
-//!                                   └─ Denial ────────────────────> respond
+//!    └─ each request: parse ─> Caller::decide ─ Permit ─> upstream ─> respond
+//!                                     └─ Denial ────────────────────> respond
 //!                     every one of them ──> audit
 //! ```
 //!
 //! Each request on a connection is parsed, decided and recorded by itself. A refusal never tells more than the agent
 //! would tell about an ID that does not exist; why it was refused is in the audit trail only.
+//!
+//! Where denials are only observed, a denied request goes the way of a permitted one, and the trail says `would_deny`.
 
+mod access;
 mod authorize;
 mod limits;
 mod listener;
@@ -19,27 +22,28 @@ mod respond;
 use http::{Method, Uri};
 use tracing::warn;
 
+pub use self::{
+    access::Access,
+    authorize::{Attest, Gate},
+    listener::{ListenError, Listener},
+};
 use self::{
+    access::Caller,
     authorize::Sender,
     limits::{Limits, Place},
     parse::Parsed,
     respond::{Response, Unknown},
 };
-pub use self::{
-    authorize::{Attest, Gate},
-    listener::{ListenError, Listener},
-};
 use crate::{
     audit::{self, Recorder, Verdict},
     policy::{AccessRequest, CredentialId, Decision, DenialReason},
-    upstream::{Answer, Upstream},
+    upstream::Answer,
 };
 
 /// Answers credential requests.
 #[derive(Debug)]
 pub struct Endpoint {
     gate: Gate,
-    upstream: Upstream,
     recorder: Recorder,
     limits: Limits,
 }
@@ -48,6 +52,7 @@ pub struct Endpoint {
 struct Pending<'a> {
     recorder: &'a Recorder,
     sender: &'a Sender,
+    caller: &'a Caller,
     verdict: Verdict,
     request: audit::Request,
     credential: Option<CredentialId>,
@@ -56,12 +61,11 @@ struct Pending<'a> {
 // === impl Endpoint ===
 
 impl Endpoint {
-    /// An endpoint that asks `gate` who may have what, and `upstream` for it.
+    /// An endpoint that asks `gate` who may have what.
     #[must_use]
-    pub fn new(gate: Gate, upstream: Upstream, recorder: Recorder) -> Self {
+    pub fn new(gate: Gate, recorder: Recorder) -> Self {
         Self {
             gate,
-            upstream,
             recorder,
             limits: Limits::default(),
         }
@@ -69,11 +73,13 @@ impl Endpoint {
 
     /// A place for a connection of this sender; none if it has too many, and that is recorded.
     fn admit(&self, sender: &Sender) -> Option<Place<'_>> {
-        let place = self.limits.admit(sender.task());
+        let caller = self.gate.caller(sender);
+        let place = self.limits.admit(caller.task());
         if place.is_none() {
             drop(Pending {
                 recorder: &self.recorder,
                 sender,
+                caller: &caller,
                 verdict: Verdict::Deny(DenialReason::TooManyConnections),
                 request: audit::Request::default(),
                 credential: None,
@@ -85,9 +91,11 @@ impl Endpoint {
     /// Answers one request. A body is not looked at.
     async fn answer(&self, sender: &Sender, method: &Method, uri: &Uri) -> Response {
         let parsed = parse::parse(method, uri);
+        let caller = self.gate.caller(sender);
         let mut pending = Pending {
             recorder: &self.recorder,
             sender,
+            caller: &caller,
             verdict: Verdict::Deny(DenialReason::Malformed),
             request: audit::Request {
                 method: respond::method_name(method),
@@ -97,7 +105,7 @@ impl Endpoint {
             credential: None,
         };
         let response = match parsed {
-            Parsed::Access(access) => self.access(&mut pending, access).await,
+            Parsed::Access(request) => access(&mut pending, request).await,
             Parsed::NoId(version) => respond::no_id(version),
             Parsed::Method(_) => respond::method_not_allowed(),
             Parsed::Undecodable => respond::bad_request(),
@@ -113,26 +121,33 @@ impl Endpoint {
         pending.request.status = Some(response.status().as_u16());
         response
     }
+}
 
-    async fn access(&self, pending: &mut Pending<'_>, access: AccessRequest) -> Response {
-        let decision = self.gate.decide(pending.sender, &access);
-        pending.credential = Some(access.credential);
-        let permit = match decision {
-            Decision::Permit(permit) => permit,
-            Decision::Denial(reason) => {
-                pending.verdict = Verdict::Deny(reason);
-                return respond::unknown(access.version, Unknown::Id);
-            }
-        };
-        pending.verdict = Verdict::Permit;
-        match self.upstream.credentials(&permit).await {
-            Ok(Answer::Credentials(body)) => respond::credentials(body),
-            Ok(Answer::Unknown) => respond::unknown(access.version, Unknown::Id),
-            Ok(Answer::NotReady) => respond::unknown(access.version, Unknown::Yet),
-            Err(error) => {
-                warn!(task = permit.task().as_str(), %error, "cannot get credentials");
-                respond::internal_error()
-            }
+async fn access(pending: &mut Pending<'_>, request: AccessRequest) -> Response {
+    let caller = pending.caller;
+    let (verdict, permit) = match caller.decide(&request) {
+        Decision::Permit(permit) => (Verdict::Permit, Some(permit)),
+        Decision::Denial(reason) => match caller.observed(&request) {
+            Some(permit) => (Verdict::WouldDeny(reason), Some(permit)),
+            None => (Verdict::Deny(reason), None),
+        },
+    };
+    pending.verdict = verdict;
+    pending.credential = Some(request.credential);
+    let Some(permit) = permit else {
+        return respond::unknown(request.version, Unknown::Id);
+    };
+    match caller.upstream().credentials(&permit).await {
+        Ok(Answer::Credentials(body)) => respond::credentials(body),
+        Ok(Answer::Unknown) => respond::unknown(request.version, Unknown::Id),
+        Ok(Answer::NotReady) => respond::unknown(request.version, Unknown::Yet),
+        Err(error) => {
+            let task = match permit.task() {
+                Some(task) => task.as_str(),
+                None => "unknown",
+            };
+            warn!(task, %error, "cannot get credentials");
+            respond::internal_error()
         }
     }
 }
@@ -143,8 +158,8 @@ impl Drop for Pending<'_> {
     fn drop(&mut self) {
         let decision = audit::Endpoint {
             verdict: self.verdict,
-            identity: self.sender.identity,
-            located: self.sender.located.clone(),
+            identity: self.sender.identity(),
+            located: self.caller.located.clone(),
             request: self.request.clone(),
         };
         self.recorder.endpoint(decision, self.credential.as_ref());

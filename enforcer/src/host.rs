@@ -8,6 +8,7 @@ pub mod classes;
 pub mod coverage;
 mod links;
 pub mod namespaces;
+pub mod treatment;
 
 /// What goes wrong with the host's network.
 #[derive(Debug, thiserror::Error)]

@@ -17,6 +17,7 @@
 //! - Unknown is guarded, unattributed is refused: every failure on the way to an identity ends in a denial.
 //! - Identity belongs to a connection, authorization to a request.
 //! - [`policy`] is pure, and only it makes a [`policy::Permit`]; [`upstream`] takes nothing else.
+//! - What a reload changes is one value: no request is decided by half of one configuration and half of another.
 //! - A credential ID or key is in no log line, audit record or error.
 //! - Recording a decision never blocks it, and a record that is lost is counted.
 //! - What is pinned stays when the process ends: only `enforcer detach` removes enforcement.
@@ -26,6 +27,7 @@ pub mod cli;
 pub mod config;
 
 pub mod app;
+pub mod control;
 pub mod drain;
 pub mod signal;
 pub mod supervisor;

@@ -38,9 +38,25 @@ impl Ownership {
             Attributed::NoTask => return Decision::Denial(DenialReason::NoTask),
         };
         match self.owners.get_key_value(&request.credential) {
-            Some((credential, owner)) if owner == task => Decision::Permit(Permit::new(owner, credential)),
+            Some((credential, owner)) if owner == task => Decision::Permit(Permit::new(Some(owner), credential)),
             Some(_) => Decision::Denial(DenialReason::NotOwner),
             None => Decision::Denial(DenialReason::UnknownId),
+        }
+    }
+
+    /// The permit for a request that was denied, where denials are only observed: the request is answered as if the owner
+    /// had asked. None if nobody could be permitted it, because it is no ID.
+    ///
+    /// This is the one place where a permit does not mean ownership; nobody asks for it where policy is enforced. An ID
+    /// nobody is known to own is the caller's own text, checked to be one that could be granted: only an upstream that
+    /// knows more IDs than the configuration has an answer to it.
+    #[must_use]
+    pub fn observed(&self, request: &AccessRequest) -> Option<Permit> {
+        match self.owners.get_key_value(&request.credential) {
+            Some((credential, owner)) => Some(Permit::new(Some(owner), credential)),
+            None => CredentialId::granted(request.credential.expose())
+                .ok()
+                .map(|credential| Permit::new(None, &credential)),
         }
     }
 }
@@ -93,7 +109,7 @@ mod tests {
         let Decision::Permit(permit) = ownership().decide(&task("web"), &request("id-web-2")) else {
             panic!("the owner was refused");
         };
-        assert_eq!(permit.task(), &TaskName::new("web"));
+        assert_eq!(permit.task(), Some(&TaskName::new("web")));
         assert_eq!(permit.credential(), &id("id-web-2"));
     }
 
@@ -119,6 +135,20 @@ mod tests {
             ownership.decide(&task("batch"), &request("x")),
             Decision::Denial(DenialReason::NotOwner)
         );
+    }
+
+    #[test]
+    fn an_observed_denial_is_answered_as_the_owner_would_be() {
+        let permit = ownership().observed(&request("id-batch")).unwrap();
+        assert_eq!(
+            (permit.task(), permit.credential()),
+            (Some(&TaskName::new("batch")), &id("id-batch"))
+        );
+        let permit = ownership().observed(&request("nobodys")).unwrap();
+        assert_eq!((permit.task(), permit.credential()), (None, &id("nobodys")));
+        for none in ["", "..", "a/b", "a b"] {
+            assert_eq!(ownership().observed(&request(none)), None);
+        }
     }
 
     fn any_caller() -> impl Strategy<Value = Attributed> {

@@ -2,6 +2,7 @@
 
 pub(crate) mod bpf;
 pub(crate) mod file_handle;
+pub(crate) mod inherited;
 pub(crate) mod namespace;
 pub(crate) mod readiness;
 pub(crate) mod socket;

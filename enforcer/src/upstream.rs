@@ -8,7 +8,7 @@ use bytes::Bytes;
 use self::ecs_agent::EcsAgent;
 pub use self::{
     ecs_agent::EcsAgentError,
-    embedded::{Embedded, unusable},
+    embedded::{Embedded, refresh, unusable},
 };
 use crate::{config, policy::Permit};
 
@@ -43,12 +43,15 @@ pub enum Upstream {
 // === impl Upstream ===
 
 impl Upstream {
-    /// Makes the upstream ready. Credentials that cannot be had yet are no error: they may come later.
+    /// Makes the upstream ready. Credentials that cannot be had yet are no error: they may come later. Of an earlier
+    /// upstream, what is still good is kept.
     #[must_use]
-    pub fn build(config: &config::Upstream) -> Self {
+    pub fn build(config: &config::Upstream, earlier: Option<&Self>) -> Self {
         match config {
-            config::Upstream::Embedded(roles) => Self::Embedded(Embedded::build(roles)),
-            config::Upstream::EcsAgent(address) => Self::EcsAgent(EcsAgent::build(*address)),
+            config::Upstream::Embedded(roles) => {
+                Self::Embedded(Embedded::build(roles, earlier.and_then(Self::embedded)))
+            }
+            config::Upstream::EcsAgent { address, .. } => Self::EcsAgent(EcsAgent::build(*address)),
         }
     }
 

@@ -1,15 +1,26 @@
-//! What the configuration means for the kernel side: its address table, and whose cgroups are trusted.
+//! What the configuration means for the kernel side: its address table, and how cgroups are treated.
 
-use std::{net::IpAddr, path::Path};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    path::Path,
+};
 
-use enforcer_common::address::{AddressRule, scope, target};
-use glob::Pattern;
+use enforcer_common::{
+    address::{AddressRule, scope, target},
+    cgroup::CgroupClass,
+};
 
 use crate::{
     bpf,
-    config::{Config, Upstream},
-    host::{cgroupfs::CgroupFs, classes::Rules},
+    config::{CgroupPattern, Config, Upstream},
+    host::{
+        cgroupfs::CgroupFs,
+        treatment::{Rules, Says},
+    },
 };
+
+/// The ECS agent's introspection port, which tells the tasks' cgroups and containers to whoever asks.
+const INTROSPECTION_PORT: u16 = 51678;
 
 /// What the kernel side needs to know.
 pub(super) fn bpf_config(config: &Config, cgroups: &CgroupFs, own_cgroup: &Path) -> bpf::Config {
@@ -24,21 +35,58 @@ pub(super) fn bpf_config(config: &Config, cgroups: &CgroupFs, own_cgroup: &Path)
         steer_port: endpoint.steer_port,
         packet_steer_port: endpoint.packet_steer_port,
         addresses: addresses(config),
-        mode: bpf::Mode::Enforce,
-        raw_sockets_denied: false,
-        denied_protocols: Vec::new(),
+        mode: config.mode,
+        raw_sockets_denied: config.sockets.raw,
+        denied_protocols: config.sockets.protocols.clone(),
     }
 }
 
-/// Which cgroups are of which class.
-pub(super) fn class_rules(config: &Config, own_cgroup: &Path) -> Rules {
-    let mut host = config.cgroups.host.clone();
+/// How cgroups are treated.
+pub(super) fn rules(config: &Config, own_cgroup: &Path) -> Rules {
+    let class = |class| Says {
+        class: Some(class),
+        ..Says::default()
+    };
+    let (host, guarded) = (class(CgroupClass::Host), class(CgroupClass::Guarded));
+    let mut rules = Rules::default();
+    config.cgroups.host.iter().for_each(|pattern| rules.add(pattern, host));
     // The enforcer asks the ECS agent, and nothing may refuse that.
-    host.push(Pattern::escape(&own_cgroup.to_string_lossy()).into());
-    Rules {
-        host,
-        guarded: config.cgroups.guarded.clone(),
+    rules.add(&CgroupPattern::exactly(own_cgroup), host);
+    config
+        .cgroups
+        .guarded
+        .iter()
+        .for_each(|pattern| rules.add(pattern, guarded));
+    let observed = Says {
+        observed: Some(true),
+        ..Says::default()
+    };
+    config
+        .cgroups
+        .observe
+        .iter()
+        .for_each(|pattern| rules.add(pattern, observed));
+    for exception in &config.cgroups.exceptions {
+        let excepted = Says {
+            exceptions: Some(exception.groups),
+            ..Says::default()
+        };
+        exception
+            .cgroups
+            .iter()
+            .for_each(|pattern| rules.add(pattern, excepted));
     }
+    for task in &config.tasks {
+        // A task may live below a trusted cgroup; that does not make it trusted.
+        let says = Says {
+            observed: task.observe,
+            exceptions: task.groups,
+            ..guarded
+        };
+        let cgroups = task.cgroups.iter();
+        cgroups.for_each(|cgroup| rules.add(&CgroupPattern::exactly(cgroup), says));
+    }
+    rules
 }
 
 /// The address table.
@@ -50,21 +98,50 @@ fn addresses(config: &Config) -> Vec<(IpAddr, AddressRule)> {
         protocols: 0,
         group: 0,
     };
-    let metadata = config.metadata.iter();
-    let mut addresses: Vec<_> = metadata.map(|address| (*address, everywhere(target::IMDS))).collect();
-    addresses.push((IpAddr::V4(config.endpoint.address), everywhere(target::CREDENTIALS)));
-    if let Upstream::EcsAgent(agent) = config.upstream {
+    let protected = config.protect.iter().flat_map(|group| {
         let rule = AddressRule {
-            // A loopback address is the agent's only where the agent is; elsewhere it is the container's own.
-            scope: if agent.ip().is_loopback() {
-                scope::HOST_NETNS
-            } else {
-                scope::EVERYWHERE
-            },
-            ports: [agent.port(), 0, 0, 0],
-            ..everywhere(target::AGENT)
+            ports: group.ports,
+            protocols: group.protocols,
+            group: group.number,
+            ..everywhere(target::IMDS)
         };
-        addresses.push((agent.ip(), rule));
-    }
+        group.addresses.iter().map(move |address| (*address, rule))
+    });
+    let mut addresses: Vec<_> = protected.collect();
+    addresses.push((IpAddr::V4(config.endpoint.address), everywhere(target::CREDENTIALS)));
+    addresses.extend(agent(&config.upstream, everywhere(target::AGENT)));
     addresses
+}
+
+/// The ECS agent's own ports.
+fn agent(upstream: &Upstream, everywhere: AddressRule) -> Vec<(IpAddr, AddressRule)> {
+    let Upstream::EcsAgent {
+        address: agent,
+        introspection_blocked,
+    } = *upstream
+    else {
+        return Vec::new();
+    };
+    let is_loopback = agent.ip().is_loopback();
+    let introspection = if introspection_blocked { INTROSPECTION_PORT } else { 0 };
+    let rule = AddressRule {
+        // A loopback address is the agent's only where the agent is; elsewhere it is the container's own.
+        scope: if is_loopback {
+            scope::HOST_NETNS
+        } else {
+            scope::EVERYWHERE
+        },
+        ports: [agent.port(), introspection, 0, 0],
+        ..everywhere
+    };
+    let mut rules = vec![(agent.ip(), rule)];
+    // Introspection listens on every address, that of IPv6 loopback included.
+    if introspection_blocked && agent.is_ipv4() && is_loopback {
+        let rule = AddressRule {
+            ports: [INTROSPECTION_PORT, 0, 0, 0],
+            ..rule
+        };
+        rules.push((IpAddr::V6(Ipv6Addr::LOCALHOST), rule));
+    }
+    rules
 }

@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use enforcer_common::{counter::Counter, event::Event};
 use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
 
 use super::{KernelDecision, Recorder};
 use crate::{
@@ -28,7 +31,7 @@ pub struct Feed {
     /// The kernel's counters, for what the ring lost.
     pub counters: Counters,
     /// Finds the task of a cgroup.
-    pub attributor: Arc<Attributor>,
+    pub attributor: watch::Receiver<Arc<Attributor>>,
     /// Takes the records.
     pub recorder: Recorder,
 }
@@ -53,7 +56,7 @@ impl Feed {
         let mut ticks = interval(LOSS_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let record = |event: &_| record(event, &mut clock, &self.attributor, &self.recorder);
+            let record = |event: &_| record(event, &mut clock, &self.attributor.borrow(), &self.recorder);
             tokio::select! {
                 biased; // The end first, then the losses: a ring that is never empty must not hide either.
                 () = stop.signaled() => break,
@@ -61,7 +64,7 @@ impl Feed {
                 read = self.ring.read(record) => read?,
             }
         }
-        let record = |event: &_| record(event, &mut clock, &self.attributor, &self.recorder);
+        let record = |event: &_| record(event, &mut clock, &self.attributor.borrow(), &self.recorder);
         self.ring.drain(record);
         self.record_losses(&mut lost)
     }

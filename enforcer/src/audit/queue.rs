@@ -7,9 +7,10 @@ use std::sync::{
 };
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::{
-    record::{Body, Endpoint, KernelDecision, Lost, Record},
+    record::{Body, Change, Endpoint, KernelDecision, Lost, Record, Unattended},
     redact::Redactor,
 };
 use crate::policy::CredentialId;
@@ -22,7 +23,7 @@ pub struct Recorder {
 }
 
 /// What became of the records. At the end, `emitted == delivered + dropped`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     /// Records that got a number.
     pub emitted: u64,
@@ -89,6 +90,22 @@ impl Recorder {
     pub fn endpoint(&self, decision: Endpoint, credential: Option<&CredentialId>) {
         let credential = credential.map(|credential| self.redactor.hash(credential));
         self.queue.push(Timestamp::now(), Body::Endpoint(decision, credential));
+    }
+
+    /// Records that somebody changed how the enforcer works, or tried to.
+    pub fn control(&self, change: Change) {
+        self.queue.push(Timestamp::now(), Body::Control(change));
+    }
+
+    /// Records what happened while no enforcer ran.
+    pub fn unattended(&self, unattended: Unattended) {
+        self.queue.push(Timestamp::now(), Body::Unattended(unattended));
+    }
+
+    /// What became of the records so far.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.queue.totals()
     }
 
     /// Records that the kernel had no room for this many events, and every other loss no record has told yet.

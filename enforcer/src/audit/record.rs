@@ -22,6 +22,8 @@ pub(super) struct Record {
 pub(super) enum Body {
     Kernel(KernelDecision),
     Endpoint(Endpoint, Option<CredentialHash>),
+    Control(Change),
+    Unattended(Unattended),
     Lost(Lost),
 }
 
@@ -65,6 +67,50 @@ pub enum Verdict {
     Permit,
     /// Refused.
     Deny(DenialReason),
+    /// Answered all the same, because it is only observed.
+    WouldDeny(DenialReason),
+}
+
+/// A change of how the enforcer works, or an attempt at one.
+#[derive(Clone, Debug, Serialize)]
+pub struct Change {
+    /// What was wanted.
+    pub command: &'static str,
+    /// Who wanted it.
+    pub by: By,
+    /// The mode afterwards.
+    pub mode: &'static str,
+    /// Why it was not done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Who wanted a change: a signal, or a process that used the control socket.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum By {
+    /// The name of the signal.
+    Signal(&'static str),
+    /// The process.
+    Process {
+        /// Its user ID.
+        uid: u32,
+        /// Its process ID, if it could be told.
+        pid: Option<i32>,
+    },
+}
+
+/// What happened since the last enforcer read the ring buffer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Unattended {
+    /// Events that waited in the ring buffer; their records follow.
+    pub events: u64,
+    /// Attempts refused among them.
+    pub denied: u64,
+    /// Packets dropped among them.
+    pub dropped: u64,
+    /// Events that have no record, because there was no room for them or because their reader died with them.
+    pub lost: u64,
 }
 
 /// How many records are missing since the last such record.

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::{
-    record::{Body, Endpoint, KernelDecision, Lost, Record, Request, Verdict},
+    record::{Body, Change, Endpoint, KernelDecision, Lost, Record, Request, Unattended, Verdict},
     redact::CredentialHash,
 };
 use crate::attribution::Located;
@@ -54,12 +54,31 @@ struct EndpointLine<'a> {
 }
 
 #[derive(Serialize)]
-struct LostLine {
+struct ControlLine<'a> {
     seq: u64,
     #[serde(serialize_with = "microseconds")]
     time: Timestamp,
     source: &'static str,
-    lost: Lost,
+    #[serde(flatten)]
+    change: &'a Change,
+}
+
+/// What the trail says about itself.
+#[derive(Serialize)]
+struct AuditLine {
+    seq: u64,
+    #[serde(serialize_with = "microseconds")]
+    time: Timestamp,
+    source: &'static str,
+    #[serde(flatten)]
+    about: About,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum About {
+    Unattended(Unattended),
+    Lost(Lost),
 }
 
 #[derive(Serialize)]
@@ -121,15 +140,11 @@ impl Record {
             Body::Endpoint(decision, credential) => {
                 serde_json::to_writer(&mut *output, &self.endpoint(decision, credential.as_ref()))
             }
-            Body::Lost(lost) => serde_json::to_writer(
-                &mut *output,
-                &LostLine {
-                    seq: self.seq,
-                    time: self.time,
-                    source: "audit",
-                    lost: *lost,
-                },
-            ),
+            Body::Control(change) => serde_json::to_writer(&mut *output, &self.control(change)),
+            Body::Unattended(unattended) => {
+                serde_json::to_writer(&mut *output, &self.audit(About::Unattended(*unattended)))
+            }
+            Body::Lost(lost) => serde_json::to_writer(&mut *output, &self.audit(About::Lost(*lost))),
         }?;
         output.push(b'\n');
         Ok(())
@@ -161,6 +176,7 @@ impl Record {
         let (verdict, reason) = match decision.verdict {
             Verdict::Permit => ("permit", "owner"),
             Verdict::Deny(reason) => ("deny", reason.name()),
+            Verdict::WouldDeny(reason) => ("would_deny", reason.name()),
         };
         let located = decision.located.as_deref();
         EndpointLine {
@@ -178,6 +194,24 @@ impl Record {
                 request: &decision.request,
                 credential,
             },
+        }
+    }
+
+    const fn control<'a>(&self, change: &'a Change) -> ControlLine<'a> {
+        ControlLine {
+            seq: self.seq,
+            time: self.time,
+            source: "control",
+            change,
+        }
+    }
+
+    const fn audit(&self, about: About) -> AuditLine {
+        AuditLine {
+            seq: self.seq,
+            time: self.time,
+            source: "audit",
+            about,
         }
     }
 }

@@ -48,6 +48,7 @@ fn located() -> Arc<Located> {
     Arc::new(Located {
         path: "/ecs/web".into(),
         task: Some(TaskName::new("web")),
+        observed: false,
     })
 }
 

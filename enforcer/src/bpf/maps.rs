@@ -115,15 +115,17 @@ impl Classes {
             .map_err(map_error("write", "CLASSES"))
     }
 
-    /// Forgets every class that is not in `keep`: those cgroups are gone, or no longer configured.
-    pub fn retain(&mut self, keep: impl Fn(u64) -> bool) -> Result<(), BpfError> {
-        let present: Vec<u64> = self
+    /// Forgets every class that `keep` does not want: those cgroups are gone, or no longer configured.
+    pub fn retain(&mut self, keep: impl Fn(u64, Treatment) -> bool) -> Result<(), BpfError> {
+        let present: Vec<(u64, u32)> = self
             .map
-            .keys()
+            .iter()
             .collect::<Result<_, _>>()
             .map_err(map_error("list", "CLASSES"))?;
-        for id in present.into_iter().filter(|id| !keep(*id)) {
-            self.forget(id)?;
+        for (id, raw) in present {
+            if !keep(id, Treatment::from_raw(raw)) {
+                self.forget(id)?;
+            }
         }
         Ok(())
     }

@@ -6,14 +6,22 @@ use anyhow::anyhow;
 use tokio::runtime;
 
 use crate::{
-    app,
+    app::{
+        self, Launch,
+        sockets::{Offered, inherited},
+    },
+    bpf,
     config::load::{Flags, environment, load},
+    control,
 };
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Run {
     #[command(flatten)]
     flags: Flags,
+    /// Take the place of the running enforcer: its listening sockets, and with them whoever waits for an answer
+    #[arg(long)]
+    take_over: bool,
 }
 
 // === impl Run ===
@@ -21,11 +29,23 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn execute(self) -> anyhow::Result<ExitCode> {
         let config = load(&self.flags, &environment)?;
+        let offered = if self.take_over {
+            // Once the other one has let go, nobody serves until this one does: whatever can fail fails before.
+            bpf::probe()?;
+            Offered::ByPredecessor(control::take_over(&config.control_socket)?)
+        } else {
+            Offered::ByManager(inherited())
+        };
+        let launch = Launch {
+            flags: self.flags,
+            config,
+            offered,
+        };
         let runtime = runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
             .map_err(|error| anyhow!("cannot start the runtime: {error}"))?;
-        let ended = runtime.block_on(app::run(&config));
+        let ended = runtime.block_on(app::run(launch));
         // Everything is stopped and told. Reading a credentials file may hang on its file system; nobody waits for that.
         runtime.shutdown_background();
         ended?;

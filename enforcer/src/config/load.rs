@@ -6,12 +6,8 @@ use std::{
 };
 
 pub use super::overlay::Variables;
-use super::{
-    Config, DEFAULT_FILE, UpstreamMode,
-    overlay::overlay,
-    raw::Raw,
-    validate::{self, InvalidConfig},
-};
+use super::{Config, DEFAULT_FILE, InvalidConfig, UpstreamMode, overlay::overlay, raw::Raw, validate};
+use crate::bpf::Mode;
 
 /// What the command line can say about the configuration.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -22,6 +18,9 @@ pub struct Flags {
     /// Directory of the cgroup that hooks attach to
     #[arg(long, value_name = "DIR")]
     pub cgroup_root: Option<PathBuf>,
+    /// Decide and record, but block nothing
+    #[arg(long)]
+    pub observe: bool,
     /// Who holds the credentials: embedded or ecs-agent
     #[arg(long, value_name = "MODE")]
     pub upstream: Option<UpstreamMode>,
@@ -133,9 +132,13 @@ fn overlay_flags(raw: &mut Raw, flags: &Flags) {
     let Flags {
         config: _,
         cgroup_root,
+        observe,
         upstream,
         audit_output,
     } = flags.clone();
+    if observe {
+        raw.mode = Some(Mode::Observe);
+    }
     raw.cgroups.root = cgroup_root.or(raw.cgroups.root.take());
     raw.endpoint.upstream = upstream.or(raw.endpoint.upstream);
     raw.audit.output = audit_output.or(raw.audit.output.take());

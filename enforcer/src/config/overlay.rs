@@ -18,20 +18,26 @@ struct Overlay {
 
 /// Overlays every variable there is.
 pub(super) fn overlay(raw: &mut Raw, variables: Variables) -> Result<(), ConfigError> {
+    // Groups, exceptions and tasks are tables, which variables cannot say.
     let Raw {
+        mode,
         cgroups,
         endpoint,
-        metadata,
+        protect: _,
+        sockets,
         bpf,
         audit,
+        control,
         tasks: _,
     } = raw;
     let mut overlay = Overlay {
         left: variables,
         known: Vec::new(),
     };
+    overlay.scalar(mode, "ENFORCER_MODE")?;
     overlay.list(&mut cgroups.guarded, "ENFORCER_CGROUPS_GUARDED")?;
     overlay.list(&mut cgroups.host, "ENFORCER_CGROUPS_HOST")?;
+    overlay.list(&mut cgroups.observe, "ENFORCER_CGROUPS_OBSERVE")?;
     overlay.scalar(&mut cgroups.root, "ENFORCER_CGROUPS_ROOT")?;
     overlay.scalar(&mut endpoint.address, "ENFORCER_ENDPOINT_ADDRESS")?;
     overlay.scalar(&mut endpoint.port, "ENFORCER_ENDPOINT_PORT")?;
@@ -39,11 +45,13 @@ pub(super) fn overlay(raw: &mut Raw, variables: Variables) -> Result<(), ConfigE
     overlay.scalar(&mut endpoint.packet_steer_port, "ENFORCER_ENDPOINT_PACKET_STEER_PORT")?;
     overlay.scalar(&mut endpoint.upstream, "ENFORCER_ENDPOINT_UPSTREAM")?;
     overlay.scalar(&mut endpoint.agent, "ENFORCER_ENDPOINT_AGENT")?;
+    overlay.scalar(&mut endpoint.introspection, "ENFORCER_ENDPOINT_INTROSPECTION")?;
     overlay.scalar(&mut endpoint.drain_seconds, "ENFORCER_ENDPOINT_DRAIN_SECONDS")?;
-    overlay.list(&mut metadata.addresses, "ENFORCER_METADATA_ADDRESSES")?;
+    overlay.list(&mut sockets.deny, "ENFORCER_SOCKETS_DENY")?;
     overlay.scalar(&mut bpf.pin_dir, "ENFORCER_BPF_PIN_DIR")?;
     overlay.scalar(&mut audit.output, "ENFORCER_AUDIT_OUTPUT")?;
     overlay.scalar(&mut audit.key_file, "ENFORCER_AUDIT_KEY_FILE")?;
+    overlay.scalar(&mut control.socket, "ENFORCER_CONTROL_SOCKET")?;
     overlay.finish()
 }
 

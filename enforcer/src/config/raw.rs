@@ -1,6 +1,7 @@
 //! The configuration as it is written: every key optional, unknown keys refused.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     str::FromStr,
@@ -8,19 +9,26 @@ use std::{
 
 use serde::{Deserialize, Deserializer, de::Error};
 
+use crate::bpf::Mode;
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct Raw {
+    pub(super) mode: Option<Mode>,
     #[serde(default)]
     pub(super) cgroups: Cgroups,
     #[serde(default)]
     pub(super) endpoint: Endpoint,
     #[serde(default)]
-    pub(super) metadata: Metadata,
+    pub(super) protect: BTreeMap<String, Group>,
+    #[serde(default)]
+    pub(super) sockets: Sockets,
     #[serde(default)]
     pub(super) bpf: Bpf,
     #[serde(default)]
     pub(super) audit: Audit,
+    #[serde(default)]
+    pub(super) control: Control,
     #[serde(default, rename = "task")]
     pub(super) tasks: Vec<Task>,
 }
@@ -31,6 +39,16 @@ pub(super) struct Cgroups {
     pub(super) root: Option<PathBuf>,
     pub(super) host: Option<Vec<PathBuf>>,
     pub(super) guarded: Option<Vec<PathBuf>>,
+    pub(super) observe: Option<Vec<PathBuf>>,
+    #[serde(default, rename = "exception")]
+    pub(super) exceptions: Vec<Exception>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Exception {
+    pub(super) cgroups: Vec<PathBuf>,
+    pub(super) allow: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -42,6 +60,7 @@ pub(super) struct Endpoint {
     pub(super) packet_steer_port: Option<u16>,
     pub(super) upstream: Option<UpstreamMode>,
     pub(super) agent: Option<SocketAddr>,
+    pub(super) introspection: Option<Introspection>,
     pub(super) drain_seconds: Option<u32>,
 }
 
@@ -60,10 +79,70 @@ pub enum UpstreamMode {
 #[error("expected `embedded` or `ecs-agent`")]
 pub struct UnknownUpstream;
 
+/// `endpoint.introspection`: what is done about the ECS agent's introspection port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Introspection {
+    /// Guarded cgroups do not reach it.
+    #[default]
+    Block,
+    /// It is none of the enforcer's business.
+    Open,
+}
+
+/// Something else than `block` or `open`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected `block` or `open`")]
+pub(super) struct UnknownIntrospection;
+
+/// `[protect.<name>]`
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub(super) struct Metadata {
+pub(super) struct Group {
+    pub(super) enabled: Option<bool>,
     pub(super) addresses: Option<Vec<IpAddr>>,
+    pub(super) ports: Option<Vec<u16>>,
+    pub(super) protocols: Option<Vec<Protocol>>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Protocol {
+    Tcp,
+    Udp,
+    Other,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Sockets {
+    pub(super) deny: Option<Vec<SocketKind>>,
+}
+
+/// Sockets that guarded cgroups do not get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "NameOrNumber")]
+pub(super) enum SocketKind {
+    Raw,
+    Protocol(u8),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum NameOrNumber {
+    Name(String),
+    Number(u8),
+}
+
+/// A kind of sockets that does not exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected `raw`, `icmp`, `icmpv6`, `sctp`, `dccp`, `udplite` or an IANA protocol number")]
+pub(super) struct UnknownSocketKind;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Control {
+    pub(super) socket: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -88,6 +167,8 @@ pub(super) struct Task {
     pub(super) credential_ids: Vec<Secret>,
     pub(super) role_arn: Option<String>,
     pub(super) credentials_file: Option<PathBuf>,
+    pub(super) allow: Option<Vec<String>>,
+    pub(super) observe: Option<bool>,
 }
 
 /// A text that no error message may quote.
@@ -103,6 +184,49 @@ impl FromStr for UpstreamMode {
             "embedded" => Ok(Self::Embedded),
             "ecs-agent" => Ok(Self::EcsAgent),
             _ => Err(UnknownUpstream),
+        }
+    }
+}
+
+// === impl Introspection ===
+
+impl FromStr for Introspection {
+    type Err = UnknownIntrospection;
+
+    fn from_str(text: &str) -> Result<Self, UnknownIntrospection> {
+        match text {
+            "block" => Ok(Self::Block),
+            "open" => Ok(Self::Open),
+            _ => Err(UnknownIntrospection),
+        }
+    }
+}
+
+// === impl SocketKind ===
+
+impl FromStr for SocketKind {
+    type Err = UnknownSocketKind;
+
+    fn from_str(text: &str) -> Result<Self, UnknownSocketKind> {
+        Ok(Self::Protocol(match text {
+            "raw" => return Ok(Self::Raw),
+            "icmp" => 1,
+            "icmpv6" => 58,
+            "sctp" => 132,
+            "dccp" => 33,
+            "udplite" => 136,
+            number => number.parse().map_err(|_not_a_number| UnknownSocketKind)?,
+        }))
+    }
+}
+
+impl TryFrom<NameOrNumber> for SocketKind {
+    type Error = UnknownSocketKind;
+
+    fn try_from(written: NameOrNumber) -> Result<Self, UnknownSocketKind> {
+        match written {
+            NameOrNumber::Name(name) => name.parse(),
+            NameOrNumber::Number(number) => Ok(Self::Protocol(number)),
         }
     }
 }

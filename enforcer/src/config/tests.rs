@@ -2,10 +2,13 @@
 
 use std::{ffi::OsString, fs, path::PathBuf};
 
+use enforcer_common::address::protocols;
+
 use super::{
-    AuditOutput, Config, Upstream, UpstreamMode,
+    AuditOutput, CgroupPattern, Config, Upstream, UpstreamMode,
     load::{ConfigError, Flags, Variables, load},
 };
+use crate::bpf::Mode;
 
 const SECRET: &str = "d8f91d60-f0c6-4160-b32b-3f61089b625a";
 
@@ -62,7 +65,21 @@ fn an_empty_file_means_the_defaults() {
     assert_eq!(config.audit.output, AuditOutput::Stdout);
     assert!(matches!(config.upstream, Upstream::Embedded(roles) if roles.is_empty()));
     assert_eq!(config.cgroups.root, None);
-    assert_eq!(config.metadata.len(), 2);
+    assert_eq!(config.mode, Mode::Enforce);
+    let groups: Vec<_> = config
+        .protect
+        .iter()
+        .map(|group| (group.number, group.name.as_str()))
+        .collect();
+    assert_eq!(
+        groups,
+        [(1, "imds"), (2, "eks"), (3, "azure-wireserver"), (4, "alibaba")]
+    );
+    assert!(config.protect.iter().all(|group| !group.addresses.is_empty()));
+    assert_eq!(
+        (config.sockets.raw, config.sockets.protocols),
+        (false, vec![132, 33, 136])
+    );
 }
 
 #[test]
@@ -83,7 +100,9 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
         (2001, 1002)
     );
     assert_eq!(config.audit.output, AuditOutput::Stdout);
-    assert!(matches!(config.upstream, Upstream::EcsAgent(agent) if agent.to_string() == "127.0.0.1:51679"));
+    assert!(
+        matches!(config.upstream, Upstream::EcsAgent { address, introspection_blocked: true } if address.to_string() == "127.0.0.1:51679")
+    );
 
     let flags = Flags {
         upstream: Some(UpstreamMode::Embedded),
@@ -97,10 +116,58 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
 }
 
 #[test]
-fn a_task_is_guarded_wherever_its_cgroup_is() {
-    let config = valid(TASK);
+fn a_group_is_overridden_key_by_key_turned_off_or_added() {
+    let config = valid(
+        r#"
+        [protect.imds]
+        ports = [80]
+        [protect.eks]
+        enabled = false
+        [protect.vault]
+        addresses = ["10.0.0.7"]
+        protocols = ["tcp"]
+        [[cgroups.exception]]
+        cgroups = ["/a"]
+        allow = ["imds", "vault"]
+        "#,
+    );
+    let groups: Vec<_> = config.protect.iter().collect();
+    let names: Vec<_> = groups.iter().map(|group| (group.number, group.name.as_str())).collect();
+    assert_eq!(
+        names,
+        [(1, "imds"), (3, "azure-wireserver"), (4, "alibaba"), (5, "vault")]
+    );
+    assert_eq!((groups[0].ports, groups[0].addresses.len()), ([80, 0, 0, 0], 4));
+    assert_eq!((groups[3].ports, groups[3].protocols), ([0; 4], protocols::TCP));
+    assert_eq!(config.cgroups.exceptions[0].groups, 0b1_0001);
+}
+
+#[test]
+fn a_task_says_what_it_may_and_whether_it_is_observed() {
+    let config = valid(&format!("{TASK}allow = [\"alibaba\"]\nobserve = false"));
     assert_eq!(config.tasks[0].cgroups, [PathBuf::from("/ecs/web")]);
-    assert!(config.cgroups.guarded.contains(&PathBuf::from("/ecs/web")));
+    assert_eq!(
+        (config.tasks[0].groups, config.tasks[0].observe),
+        (Some(0b1000), Some(false))
+    );
+    let config = valid(TASK);
+    assert_eq!((config.tasks[0].groups, config.tasks[0].observe), (None, None));
+}
+
+#[test]
+fn the_full_example_is_valid_and_says_the_defaults() {
+    let example = include_str!("../../dist/enforcer.toml");
+    let (example, default) = (valid(example), valid(""));
+    assert_eq!(example.protect, default.protect);
+    assert_eq!((example.endpoint, example.audit), (default.endpoint, default.audit));
+    assert_eq!((example.mode, example.sockets), (default.mode, default.sockets));
+    assert_eq!(example.cgroups.host, default.cgroups.host);
+    assert_eq!(example.cgroups.guarded, default.cgroups.guarded);
+    assert_eq!(
+        (example.pin_dir, example.control_socket),
+        (default.pin_dir, default.control_socket)
+    );
+    assert!(!example.tasks.is_empty() && !example.cgroups.exceptions.is_empty());
 }
 
 #[test]
@@ -138,14 +205,15 @@ fn lists_in_the_environment_are_separated_by_commas() {
     let environment = [
         ("ENFORCER_CGROUPS_HOST", "/a, /b/*"),
         ("ENFORCER_CGROUPS_GUARDED", "/c"),
-        ("ENFORCER_METADATA_ADDRESSES", "169.254.169.254,fd00::1"),
+        ("ENFORCER_SOCKETS_DENY", "raw,132, icmp"),
     ];
     let config = load_with("[cgroups]\nhost = [\"/z\"]", &environment, Flags::default()).unwrap();
-    assert_eq!(config.cgroups.host, [PathBuf::from("/a"), PathBuf::from("/b/*")]);
-    assert_eq!(config.cgroups.guarded, [PathBuf::from("/c")]);
-    assert_eq!(config.metadata.len(), 2);
-    for empty in ["", "169.254.169.254,"] {
-        assert!(load_with("", &[("ENFORCER_METADATA_ADDRESSES", empty)], Flags::default()).is_err());
+    let texts = |patterns: &[CgroupPattern]| patterns.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(texts(&config.cgroups.host), ["/a", "/b/*"]);
+    assert_eq!(texts(&config.cgroups.guarded), ["/c"]);
+    assert_eq!((config.sockets.raw, config.sockets.protocols), (true, vec![132, 1]));
+    for empty in ["", "raw,"] {
+        assert!(load_with("", &[("ENFORCER_SOCKETS_DENY", empty)], Flags::default()).is_err());
     }
 }
 
@@ -182,10 +250,6 @@ fn values_that_do_not_go_together_are_refused() {
         (
             "[endpoint]\naddress = \"127.0.0.1\"".to_owned(),
             "endpoint.address: 127.0.0.1",
-        ),
-        (
-            "[metadata]\naddresses = [\"::ffff:169.254.170.2\"]".to_owned(),
-            "is the endpoint's address too",
         ),
         (
             "[cgroups]\nhost = [\"a\"]".to_owned(),
@@ -237,7 +301,51 @@ fn values_that_do_not_go_together_are_refused() {
             agent("[::ffff:169.254.170.2]:21680"),
             "is at the endpoint's own address",
         ),
-        (agent("169.254.169.254:80"), "is at one of metadata.addresses"),
+        (agent("169.254.169.254:80"), "is at a protected address"),
+    ] {
+        let found = error_of(&text);
+        assert!(found.contains(error), "{found:?} is not about {error:?}");
+    }
+}
+
+#[test]
+fn groups_that_do_not_go_together_are_refused() {
+    for (text, error) in [
+        (
+            "[protect.imds]\naddresses = [\"::ffff:169.254.170.2\"]".to_owned(),
+            "protect.imds.addresses: ::ffff:169.254.170.2 is the endpoint's address too",
+        ),
+        (
+            "[protect.x]\naddresses = [\"2002:a9fe:a9fe::\"]".to_owned(),
+            "protect.x.addresses: 2002:a9fe:a9fe:: is in protect.imds too",
+        ),
+        (
+            "[protect.imsd]\nports = [80]".to_owned(),
+            "protect.imsd: it has no addresses",
+        ),
+        (
+            "[protect.imds]\nports = [1, 2, 3, 4, 5]".to_owned(),
+            "protect.imds.ports: at most four ports",
+        ),
+        (
+            "[protect.imds]\naddresses = [\"0.0.0.0\"]".to_owned(),
+            "0.0.0.0 is no address to protect",
+        ),
+        (
+            (0..13).fold(String::new(), |text, n| {
+                format!("{text}[protect.x{n}]\naddresses = [\"10.0.0.{n}\"]\n")
+            }),
+            "13 groups besides the built-in ones, at most 12 are possible",
+        ),
+        (
+            "[[cgroups.exception]]\ncgroups = [\"/a\"]\nallow = [\"imsd\"]".to_owned(),
+            "cgroups.exception: no group of destinations is called \"imsd\"; did you mean \"imds\"?",
+        ),
+        (
+            format!("{TASK}allow = [\"kes\"]"),
+            "task \"web\": allow: no group of destinations is called \"kes\"; did you mean \"eks\"?",
+        ),
+        ("[sockets]\ndeny = [\"sctpp\"]".to_owned(), "expected `raw`, `icmp`"),
     ] {
         let found = error_of(&text);
         assert!(found.contains(error), "{found:?} is not about {error:?}");

@@ -1,4 +1,4 @@
-//! Authorization: who is at the other end of a connection, and may they have what they ask for?
+//! Authorization: who is at the other end of a connection, and who is that by what holds now?
 
 use std::{
     fmt,
@@ -7,13 +7,11 @@ use std::{
 };
 
 use enforcer_common::{handshake::Handshake, identity::Identity};
+use tokio::sync::watch;
 use tracing::error;
 
-use crate::{
-    attribution::{Attributed, Attributor, Located, TaskName},
-    bpf::{Accepted, BpfError},
-    policy::{AccessRequest, Decision, Ownership},
-};
+use super::access::{Access, Caller};
+use crate::bpf::{Accepted, BpfError};
 
 /// Tells who announced an accepted connection.
 pub trait Attest: fmt::Debug + Send + Sync + 'static {
@@ -21,23 +19,16 @@ pub trait Attest: fmt::Debug + Send + Sync + 'static {
     fn handshake(&self, socket: BorrowedFd<'_>) -> Result<Option<Handshake>, BpfError>;
 }
 
-/// Knows who is who, and who owns what.
+/// Knows who is at the door.
 #[derive(Debug)]
 pub struct Gate {
     attest: Box<dyn Attest>,
-    attributor: Arc<Attributor>,
-    ownership: Ownership,
+    access: watch::Receiver<Arc<Access>>,
 }
 
-/// Who is at the other end of a connection. It stays the same as long as the connection.
+/// Who is at the other end of a connection, as the kernel announced it. It stays the same as long as the connection.
 #[derive(Debug)]
-pub(super) struct Sender {
-    attributed: Attributed,
-    /// As the kernel announced it.
-    pub(super) identity: Option<Identity>,
-    /// Where its cgroup is.
-    pub(super) located: Option<Arc<Located>>,
-}
+pub(super) struct Sender(Option<Handshake>);
 
 // === impl Attest ===
 
@@ -50,48 +41,33 @@ impl Attest for Accepted {
 // === impl Gate ===
 
 impl Gate {
-    /// A gate that believes `attest`.
-    pub fn new(attest: impl Attest, attributor: Arc<Attributor>, ownership: Ownership) -> Self {
+    /// A gate that believes `attest` and goes by the latest of `access`.
+    pub fn new(attest: impl Attest, access: watch::Receiver<Arc<Access>>) -> Self {
         Self {
             attest: Box::new(attest),
-            attributor,
-            ownership,
+            access,
         }
     }
 
     /// Finds out who is at the other end. Whatever goes wrong makes it nobody, and nobody gets nothing.
     pub(super) fn sender(&self, socket: &impl AsFd) -> Sender {
-        let handshake = self.attest.handshake(socket.as_fd()).unwrap_or_else(|error| {
+        Sender(self.attest.handshake(socket.as_fd()).unwrap_or_else(|error| {
             error!(%error, "cannot read the identity of a connection; it is refused");
             None
-        });
-        let identity = handshake.map(|handshake| handshake.identity);
-        let cgroup = identity.map_or(0, |identity| identity.sender_cgroup());
-        Sender {
-            attributed: self.attributor.attribute(handshake.as_ref()),
-            identity,
-            located: self.attributor.locate(cgroup),
-        }
+        }))
     }
 
-    /// Decides one request.
-    pub(super) fn decide(&self, sender: &Sender, request: &AccessRequest) -> Decision {
-        self.ownership.decide(&sender.attributed, request)
+    /// Who that is by what holds now.
+    pub(super) fn caller(&self, sender: &Sender) -> Caller {
+        Caller::new(Arc::clone(&self.access.borrow()), sender.0.as_ref())
     }
 }
 
 // === impl Sender ===
 
 impl Sender {
-    /// The task it is, if it is one.
-    pub(super) const fn task(&self) -> Option<&TaskName> {
-        match &self.attributed {
-            Attributed::Task(task) => Some(task),
-            Attributed::UnknownSender
-            | Attributed::AmbiguousSender
-            | Attributed::SenderGone
-            | Attributed::SocketFromElsewhere
-            | Attributed::NoTask => None,
-        }
+    /// As the kernel announced it.
+    pub(super) fn identity(&self) -> Option<Identity> {
+        self.0.map(|handshake| handshake.identity)
     }
 }

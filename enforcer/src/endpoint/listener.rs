@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     io,
     net::{SocketAddr, SocketAddrV4},
+    os::fd::{AsFd, OwnedFd},
     pin::pin,
     sync::Arc,
     time::Duration,
@@ -70,6 +71,22 @@ impl Listener {
         Ok(Self { listener })
     }
 
+    /// Takes over a socket that listens at `address` already, with whoever waits in its backlog.
+    pub fn adopt(socket: OwnedFd, address: SocketAddrV4) -> Result<Self, ListenError> {
+        let listener = std::net::TcpListener::from(socket);
+        let adopted = listener
+            .set_nonblocking(true)
+            .and_then(|()| TcpListener::from_std(listener));
+        let listener = adopted.map_err(|source| ListenError { address, source })?;
+        Ok(Self { listener })
+    }
+
+    /// A second handle on the socket: while it is open, clients that come wait in the backlog instead of being refused.
+    pub fn handle(&self, address: SocketAddrV4) -> Result<OwnedFd, ListenError> {
+        let handle = self.listener.as_fd().try_clone_to_owned();
+        handle.map_err(|source| ListenError { address, source })
+    }
+
     /// Serves connections until the drain, then lets those that are open finish their request.
     pub async fn run(self, endpoint: Arc<Endpoint>, mut drain: Watcher) {
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -84,7 +101,8 @@ impl Listener {
                 }
             }
         }
-        // Closed here, so that a client that comes now is refused at once instead of waiting.
+        // Closed here, so that a client that comes now is refused at once instead of waiting; unless the socket has another
+        // handle, and somebody will listen again.
         drop(self.listener);
         while let Some(ended) = connections.join_next().await {
             log_panic(ended);

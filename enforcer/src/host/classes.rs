@@ -1,32 +1,27 @@
-//! Host and guarded cgroups by name: finds the cgroups the configured patterns match, now and when they appear, and
-//! classifies them. Whatever no pattern matches is guarded.
+//! Cgroups by name: finds those the configuration says something about, now and when they appear, and tells the kernel how
+//! they are treated. Whatever nothing is said about is guarded.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    convert::Infallible,
     fs, io,
     mem::MaybeUninit,
     os::fd::OwnedFd,
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use enforcer_common::cgroup::{CgroupClass, MAX_LEVEL, Treatment};
-use glob::Pattern;
 use rustix::fs::inotify;
-use tokio::{io::unix::AsyncFd, time::sleep};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::unix::AsyncFd,
+    sync::{mpsc, oneshot, watch},
+    time::sleep,
+};
 
-use super::{HostError, cgroupfs::CgroupFs};
-use crate::{bpf::Classes, sys::readiness::readable};
-
-/// Which cgroups (paths relative to the mount, `*` within a component) are of which class.
-#[derive(Clone, Debug, Default)]
-pub struct Rules {
-    /// Trusted host subtrees.
-    pub host: Vec<PathBuf>,
-    /// Guarded subtrees below those.
-    pub guarded: Vec<PathBuf>,
-}
+use super::{HostError, cgroupfs::CgroupFs, treatment::Rules};
+use crate::{bpf::Classes, config::CgroupPattern, drain::Watcher, sys::readiness::readable};
 
 /// How often the tree is read where it cannot be watched.
 const RESCAN: Duration = Duration::from_secs(1);
@@ -38,7 +33,7 @@ const RESCAN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct ClassWatch {
     cgroups: CgroupFs,
-    rules: Rules,
+    rules: Arc<Rules>,
     classes: Classes,
     /// `None` where the kernel gave none.
     changes: Option<AsyncFd<OwnedFd>>,
@@ -46,12 +41,43 @@ pub struct ClassWatch {
     watched: BTreeMap<PathBuf, i32>,
     /// Whether every directory of interest is watched.
     sees_all: bool,
+    requests: mpsc::Receiver<Request>,
+    classified: watch::Sender<Vec<Classified>>,
 }
 
-/// What the patterns match at one moment.
+/// Changes what a [`ClassWatch`] goes by, and tells what it found.
+#[derive(Debug)]
+pub struct ClassControl {
+    requests: mpsc::Sender<Request>,
+    classified: watch::Receiver<Vec<Classified>>,
+}
+
+/// A cgroup that something is said about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Classified {
+    /// Its ID.
+    pub id: u64,
+    /// Its path relative to the mount, with a leading slash.
+    pub path: PathBuf,
+    /// Whether its processes are trusted host services.
+    pub host: bool,
+    /// Whether attempts of its processes are recorded only.
+    pub observed: bool,
+    /// Groups of blocked destinations they may use, as bits.
+    pub exceptions: u16,
+}
+
+/// Other rules, and who waits until they hold.
+#[derive(Debug)]
+struct Request {
+    rules: Arc<Rules>,
+    done: oneshot::Sender<()>,
+}
+
+/// What the rules are about at one moment.
 #[derive(Default)]
 struct Matches {
-    classes: BTreeMap<u64, CgroupClass>,
+    cgroups: BTreeMap<u64, (PathBuf, Treatment)>,
     /// Directories in which a new match could appear.
     parents: BTreeSet<PathBuf>,
 }
@@ -60,10 +86,12 @@ struct Matches {
 
 impl ClassWatch {
     /// Classifies what is there, and begins to watch for what appears.
-    pub fn start(cgroups: CgroupFs, rules: Rules, classes: Classes) -> Result<Self, HostError> {
+    pub fn start(cgroups: CgroupFs, rules: Arc<Rules>, classes: Classes) -> Result<(Self, ClassControl), HostError> {
         let changes = open_inotify().inspect_err(|error| {
             tracing::warn!(%error, "cannot watch the cgroup tree, reading it once a second instead");
         });
+        let (sender, requests) = mpsc::channel(1);
+        let (classified, receiver) = watch::channel(Vec::new());
         let mut watch = Self {
             cgroups,
             rules,
@@ -71,41 +99,39 @@ impl ClassWatch {
             changes: changes.ok(),
             watched: BTreeMap::new(),
             sees_all: true,
+            requests,
+            classified,
         };
         watch.update()?;
-        Ok(watch)
-    }
-
-    /// Follows the tree, forever.
-    pub async fn run(mut self) -> Result<Infallible, HostError> {
-        loop {
-            match &self.changes {
-                Some(changes) if self.sees_all => self.wait(changes).await?,
-                _ => sleep(RESCAN).await,
-            }
-            self.update()?;
-        }
-    }
-
-    /// Waits until something was made or removed in a watched directory, and forgets what it was: the tree itself is
-    /// read again, which an overflow of the queue cannot spoil.
-    async fn wait(&self, changes: &AsyncFd<OwnedFd>) -> Result<(), HostError> {
-        let failed = |source| HostError::Watch {
-            path: self.cgroups.mount().to_owned(),
-            source,
+        let control = ClassControl {
+            requests: sender,
+            classified: receiver,
         };
-        let mut guard = changes.readable().await.map_err(failed)?;
-        let mut buffer = [MaybeUninit::uninit(); 4096];
-        let mut reader = inotify::Reader::new(guard.get_inner(), &mut buffer);
+        Ok((watch, control))
+    }
+
+    /// Follows the tree until the drain.
+    pub async fn run(mut self, mut drain: Watcher) -> Result<(), HostError> {
         loop {
-            match reader.next() {
-                Ok(_change) => {}
-                Err(rustix::io::Errno::WOULDBLOCK) => break,
-                Err(error) => return Err(failed(error.into())),
+            let done = tokio::select! {
+                biased; // Nothing is worth a look after the end, and a tree that never rests must not keep a request waiting.
+                () = drain.signaled() => return Ok(()),
+                Some(request) = self.requests.recv() => {
+                    self.rules = request.rules;
+                    Some(request.done)
+                }
+                changed = wait(self.changes.as_ref().filter(|_| self.sees_all), &self.cgroups) => {
+                    changed?;
+                    None
+                }
+            };
+            self.update()?;
+            if let Some(done) = done
+                && done.send(()).is_err()
+            {
+                tracing::debug!("nobody waits for the cgroups' new classes any more");
             }
         }
-        guard.clear_ready();
-        Ok(())
     }
 
     /// Makes the class map say what the tree says. A directory that appears while it is read is seen by its watch, so
@@ -113,34 +139,89 @@ impl ClassWatch {
     fn update(&mut self) -> Result<(), HostError> {
         loop {
             let matches = self.matches();
-            for (id, class) in &matches.classes {
-                let treatment = Treatment {
-                    class: *class,
-                    ..Treatment::default()
-                };
-                if let Err(error) = self.classes.set(*id, treatment) {
-                    // The map is full, most likely. A host service more is guarded, which is the safe side.
-                    tracing::error!(cgroup_id = id, %error, "cannot classify a cgroup, it stays guarded");
-                }
-            }
-            self.classes.retain(|id| matches.classes.contains_key(&id))?;
+            self.write(&matches)?;
             if !self.watch(matches.parents) {
+                self.classified.send_replace(classified(matches.cgroups));
                 return Ok(());
             }
         }
     }
 
-    fn matches(&self) -> Matches {
-        let mut matches = Matches::default();
-        for (patterns, class) in [
-            (&self.rules.host, CgroupClass::Host),
-            (&self.rules.guarded, CgroupClass::Guarded),
-        ] {
-            for pattern in patterns {
-                find(&self.cgroups, pattern, class, &mut matches);
+    /// In an order that nobody can do more meanwhile than before or after: what restricts comes before what permits, and
+    /// goes after it.
+    fn write(&mut self, matches: &Matches) -> Result<(), HostError> {
+        let (permissive, strict): (Vec<_>, Vec<_>) =
+            (matches.cgroups.iter()).partition(|(_, (_, treatment))| permits_something(*treatment));
+        for (id, (path, treatment)) in strict.into_iter().chain(permissive) {
+            if let Err(error) = self.classes.set(*id, *treatment) {
+                // The map is full, most likely. A host service more is guarded, which is the safe side.
+                tracing::error!(cgroup = %path.display(), %error, "cannot classify a cgroup, it stays guarded");
             }
         }
+        let is_wanted = |id| matches.cgroups.contains_key(&id);
+        self.classes
+            .retain(|id, treatment| is_wanted(id) || !permits_something(treatment))?;
+        self.classes.retain(|id, _| is_wanted(id))?;
+        Ok(())
+    }
+
+    fn matches(&self) -> Matches {
+        let mut matches = Matches::default();
+        for path in self.rules.paths() {
+            self.find_exactly(path, &mut matches);
+        }
+        for pattern in self.rules.patterns() {
+            self.find(pattern, &mut matches);
+        }
         matches
+    }
+
+    fn find_exactly(&self, path: &Path, matches: &mut Matches) {
+        let absolute = self.cgroups.absolute(path);
+        let mut above: Vec<_> = absolute.ancestors().take(path.components().count()).collect();
+        above.reverse();
+        for directory in above {
+            if !directory.is_dir() {
+                return;
+            }
+            if directory != absolute {
+                matches.parents.insert(directory.to_owned());
+            }
+        }
+        self.found(path, matches);
+    }
+
+    /// Walks the tree along a pattern, component by component.
+    fn find(&self, pattern: &CgroupPattern, matches: &mut Matches) {
+        let mut level: Vec<PathBuf> = vec![self.cgroups.mount().to_owned()];
+        for component in pattern.components() {
+            let mut next = Vec::new();
+            for directory in level {
+                let is_match = |child: &PathBuf| {
+                    let name = child.file_name().map(|name| name.to_string_lossy());
+                    name.is_some_and(|name| component.matches(&name))
+                };
+                next.extend(children(&directory).filter(is_match));
+                matches.parents.insert(directory);
+            }
+            level = next;
+        }
+        for directory in level {
+            if let Some(path) = self.cgroups.relative(&directory) {
+                self.found(&path, matches);
+            }
+        }
+    }
+
+    fn found(&self, path: &Path, matches: &mut Matches) {
+        if path.components().count() > MAX_LEVEL as usize + 1 {
+            tracing::error!(cgroup = %path.display(), "too deep in the cgroup tree to be classified, it stays guarded");
+            return;
+        }
+        if let Ok(Some(id)) = self.cgroups.id_of(path) {
+            let treatment = self.rules.treatment(path);
+            matches.cgroups.insert(id, (path.to_owned(), treatment));
+        }
     }
 
     /// Watches all these directories, and tells whether one of them was not watched before. Asking for a watch that is
@@ -172,42 +253,72 @@ impl ClassWatch {
     }
 }
 
+// === impl ClassControl ===
+
+impl ClassControl {
+    /// Goes by other rules from now on. When this returns, the kernel does.
+    pub async fn apply(&self, rules: Arc<Rules>) -> Result<(), HostError> {
+        let ended = HostError::WatchEnded {
+            what: "the cgroup tree",
+        };
+        let (done, waiting) = oneshot::channel();
+        if self.requests.send(Request { rules, done }).await.is_err() || waiting.await.is_err() {
+            return Err(ended);
+        }
+        Ok(())
+    }
+
+    /// The cgroups that something is said about, as they are now.
+    #[must_use]
+    pub fn classified(&self) -> Vec<Classified> {
+        self.classified.borrow().clone()
+    }
+}
+
 fn open_inotify() -> io::Result<AsyncFd<OwnedFd>> {
     let inotify = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
     readable(inotify)
 }
 
-/// Walks the tree along a pattern, component by component.
-fn find(cgroups: &CgroupFs, pattern: &Path, class: CgroupClass, matches: &mut Matches) {
-    let mut level: Vec<PathBuf> = vec![cgroups.mount().to_owned()];
-    for component in pattern.components() {
-        let Component::Normal(name) = component else { continue };
-        let Ok(name) = Pattern::new(&name.to_string_lossy()) else {
-            return;
-        };
-        let mut next = Vec::new();
-        for directory in level {
-            next.extend(children(&directory).filter(|child| {
-                child
-                    .file_name()
-                    .is_some_and(|child| name.matches(&child.to_string_lossy()))
-            }));
-            matches.parents.insert(directory);
-        }
-        level = next;
-    }
-    for directory in level {
-        let Some(path) = cgroups.relative(&directory) else {
-            continue;
-        };
-        if path.components().count() > MAX_LEVEL as usize + 1 {
-            tracing::error!(cgroup = %path.display(), "too deep in the cgroup tree to be classified, it stays guarded");
-            continue;
-        }
-        if let Ok(Some(id)) = cgroups.id_of(&path) {
-            matches.classes.insert(id, class);
+/// Waits until something was made or removed in a watched directory, and forgets what it was: the tree itself is read
+/// again, which an overflow of the queue cannot spoil. Without watches, waits until it is time to look.
+async fn wait(changes: Option<&AsyncFd<OwnedFd>>, cgroups: &CgroupFs) -> Result<(), HostError> {
+    let Some(changes) = changes else {
+        sleep(RESCAN).await;
+        return Ok(());
+    };
+    let failed = |source| HostError::Watch {
+        path: cgroups.mount().to_owned(),
+        source,
+    };
+    let mut guard = changes.readable().await.map_err(failed)?;
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut reader = inotify::Reader::new(guard.get_inner(), &mut buffer);
+    loop {
+        match reader.next() {
+            Ok(_change) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => break,
+            Err(error) => return Err(failed(error.into())),
         }
     }
+    guard.clear_ready();
+    Ok(())
+}
+
+/// Whether a treatment is more than that of a cgroup nothing is said about.
+fn permits_something(treatment: Treatment) -> bool {
+    treatment != Treatment::default()
+}
+
+fn classified(cgroups: BTreeMap<u64, (PathBuf, Treatment)>) -> Vec<Classified> {
+    let classified = |(id, (path, treatment)): (u64, (PathBuf, Treatment))| Classified {
+        id,
+        path,
+        host: treatment.class == CgroupClass::Host,
+        observed: treatment.observed,
+        exceptions: treatment.exceptions,
+    };
+    cgroups.into_iter().map(classified).collect()
 }
 
 /// The subdirectories of a cgroup. One that vanishes meanwhile has none.

@@ -14,10 +14,11 @@ pub enum Decision {
 
 /// Proof that policy allowed one request. Upstreams take it instead of the request.
 ///
-/// What it holds comes from the ownership table, not from the caller's bytes.
+/// What it holds comes from the ownership table, not from the caller's bytes; how it is where denials are only observed
+/// tells [`super::Ownership::observed`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct Permit {
-    task: TaskName,
+    task: Option<TaskName>,
     credential: CredentialId,
 }
 
@@ -50,17 +51,17 @@ pub enum DenialReason {
 // === impl Permit ===
 
 impl Permit {
-    pub(super) fn new(task: &TaskName, credential: &CredentialId) -> Self {
+    pub(super) fn new(task: Option<&TaskName>, credential: &CredentialId) -> Self {
         Self {
-            task: task.clone(),
+            task: task.cloned(),
             credential: credential.clone(),
         }
     }
 
-    /// The task that owns the credentials.
+    /// The task that owns the credentials, as far as the configuration knows.
     #[must_use]
-    pub const fn task(&self) -> &TaskName {
-        &self.task
+    pub const fn task(&self) -> Option<&TaskName> {
+        self.task.as_ref()
     }
 
     /// Which of its credentials.

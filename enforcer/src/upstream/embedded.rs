@@ -21,16 +21,22 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Credentials by task.
 #[derive(Clone, Debug)]
 pub struct Embedded {
-    files: Arc<HashMap<TaskName, CredentialsFile>>,
+    files: Arc<HashMap<TaskName, Arc<CredentialsFile>>>,
 }
 
 // === impl Embedded ===
 
 impl Embedded {
-    pub(super) fn build(roles: &[Role]) -> Self {
-        let files = roles
-            .iter()
-            .map(|role| (role.task.clone(), CredentialsFile::load(role)));
+    /// Reads the files of these roles. What an earlier one has in memory of the same file for the same role is kept.
+    pub(super) fn build(roles: &[Role], earlier: Option<&Self>) -> Self {
+        let file = |role: &Role| {
+            let known = earlier.and_then(|earlier| earlier.files.get(&role.task));
+            match known {
+                Some(known) if known.is_of(role) => Arc::clone(known),
+                Some(_) | None => Arc::new(CredentialsFile::load(role)),
+            }
+        };
+        let files = roles.iter().map(|role| (role.task.clone(), file(role)));
         Self {
             files: Arc::new(files.collect()),
         }
@@ -38,7 +44,7 @@ impl Embedded {
 
     /// The task's credentials, as they are in memory.
     pub(super) fn credentials(&self, permit: &Permit) -> Answer {
-        match self.files.get(permit.task()) {
+        match permit.task().and_then(|task| self.files.get(task)) {
             Some(file) => file
                 .current(Timestamp::now())
                 .map_or(Answer::NotReady, Answer::Credentials),
@@ -46,21 +52,27 @@ impl Embedded {
         }
     }
 
-    /// Takes over files that change, until the drain.
-    pub async fn refresh(self, mut drain: Watcher) {
-        let mut ticks = interval(LOOK_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                biased; // Nothing is worth a look after the end.
-                () = drain.signaled() => return,
-                _ = ticks.tick() => {}
-            }
-            let files = Arc::clone(&self.files);
-            let looked = spawn_blocking(move || files.values().for_each(CredentialsFile::reload_if_changed)).await;
-            if let Err(error) = looked {
-                tracing::error!(%error, "looking at the credentials files failed");
-            }
+    /// Takes over files that have changed.
+    async fn look(self) {
+        let looked = spawn_blocking(move || self.files.values().for_each(|file| file.reload_if_changed())).await;
+        if let Err(error) = looked {
+            tracing::error!(%error, "looking at the credentials files failed");
+        }
+    }
+}
+
+/// Looks at the files of whatever embedded agent there is now and then, until the drain.
+pub async fn refresh(current: impl Fn() -> Option<Embedded>, mut drain: Watcher) {
+    let mut ticks = interval(LOOK_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased; // Nothing is worth a look after the end.
+            () = drain.signaled() => return,
+            _ = ticks.tick() => {}
+        }
+        if let Some(embedded) = current() {
+            embedded.look().await;
         }
     }
 }

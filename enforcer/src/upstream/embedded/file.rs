@@ -115,6 +115,11 @@ impl CredentialsFile {
         file
     }
 
+    /// Whether it is this role's.
+    pub(super) fn is_of(&self, role: &Role) -> bool {
+        self.path == role.credentials_file && self.role_arn == role.arn
+    }
+
     /// The answer at this time; none if there are no credentials or they have expired.
     pub(super) fn current(&self, now: Timestamp) -> Option<Bytes> {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);

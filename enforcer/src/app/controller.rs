@@ -1,0 +1,229 @@
+//! The controller: owns what can change while the service runs, and changes it, as a whole or not at all.
+//!
+//! A reload is read and validated completely before anything is touched. Then the kernel side follows in an order that
+//! neither protects less nor permits more meanwhile than before or after, and requests are decided by the new
+//! configuration from one instant on.
+
+use std::{path::PathBuf, sync::Arc};
+
+use tokio::{
+    sync::watch,
+    task::{JoinError, spawn_blocking},
+};
+use tracing::{error, info};
+
+use super::kernel;
+use crate::{
+    attribution::{Attributor, Places},
+    audit::{By, Change, Recorder},
+    bpf::{BpfError, Mode, Tables},
+    config::{
+        Config,
+        load::{ConfigError, Flags, environment, load},
+    },
+    control::report::{Report, TaskReport},
+    endpoint::Access,
+    host::{HostError, cgroupfs::CgroupFs, classes::ClassControl, treatment::Rules},
+    policy::Ownership,
+    upstream::Upstream,
+};
+
+/// Why the configuration was not taken over.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReloadError {
+    /// It is not valid.
+    #[error("the configuration stays as it was: {0}")]
+    Config(#[from] ConfigError),
+    /// It changes what cannot be changed live.
+    #[error("the configuration stays as it was: {} cannot change while the enforcer runs; restart it instead", .keys.join(", "))]
+    NeedsRestart {
+        /// The keys.
+        keys: Vec<&'static str>,
+    },
+    /// It could not be read to its end.
+    #[error("the configuration stays as it was: reading it failed: {0}")]
+    Read(#[from] JoinError),
+    /// The kernel side took only a part of it.
+    #[error("not all of the configuration holds: {0}; reload again, or restart the enforcer")]
+    Bpf(#[from] BpfError),
+    /// The cgroup tree.
+    #[error("not all of the configuration holds: {0}; reload again, or restart the enforcer")]
+    Host(#[from] HostError),
+}
+
+/// Owns what can change.
+#[derive(Debug)]
+pub(super) struct Controller {
+    pub(super) flags: Flags,
+    pub(super) config: Config,
+    pub(super) cgroups: CgroupFs,
+    /// Relative to the cgroup2 mount.
+    pub(super) own_cgroup: PathBuf,
+    pub(super) tables: Tables,
+    pub(super) classes: ClassControl,
+    pub(super) access: watch::Sender<Arc<Access>>,
+    /// That of `access`, for those who only attribute.
+    pub(super) attributor: watch::Sender<Arc<Attributor>>,
+    pub(super) recorder: Recorder,
+}
+
+/// Who is who, who owns what, and who has it, by a configuration. Reads credentials files. What an earlier one remembers
+/// is kept.
+pub(super) fn access(config: &Config, rules: Arc<Rules>, earlier: &Earlier) -> Access {
+    let tasks = config.tasks.iter();
+    let cgroups = tasks.flat_map(|task| task.cgroups.iter().map(|cgroup| (cgroup.clone(), task.name.clone())));
+    let places = Places {
+        tasks: cgroups.collect(),
+        rules,
+        mode: config.mode,
+    };
+    let (attributor, upstream) = match earlier {
+        Earlier::None(cgroups) => (Attributor::new(cgroups.clone(), places), None),
+        Earlier::Access(earlier) => (earlier.attributor.with(places), Some(&earlier.upstream)),
+    };
+    Access {
+        attributor: Arc::new(attributor),
+        ownership: ownership(config),
+        upstream: Upstream::build(&config.upstream, upstream),
+    }
+}
+
+/// What there was before.
+pub(super) enum Earlier {
+    /// Nothing.
+    None(CgroupFs),
+    /// Another configuration.
+    Access(Arc<Access>),
+}
+
+fn ownership(config: &Config) -> Ownership {
+    let tasks = config.tasks.iter();
+    tasks
+        .flat_map(|task| task.credential_ids.iter().map(|id| (id.clone(), task.name.clone())))
+        .collect()
+}
+
+// === impl Controller ===
+
+impl Controller {
+    /// Reads the configuration again and goes by it.
+    pub(super) async fn reload(&mut self, by: By) -> Result<(), ReloadError> {
+        let flags = self.flags.clone();
+        // Files may lie on a file system that hangs.
+        let outcome = match spawn_blocking(move || load(&flags, &environment)).await {
+            Ok(Ok(config)) => self.apply(config).await,
+            Ok(Err(error)) => Err(error.into()),
+            Err(error) => Err(error.into()),
+        };
+        match &outcome {
+            Ok(()) => info!(
+                mode = self.config.mode.name(),
+                tasks = self.config.tasks.len(),
+                "configuration reloaded"
+            ),
+            Err(error) => error!(%error, "cannot reload the configuration"),
+        }
+        self.record("reload", by, outcome.as_ref().err());
+        outcome
+    }
+
+    /// Blocks, or only records, until the next reload or start.
+    pub(super) async fn set_mode(&mut self, mode: Mode, by: By) -> Result<(), ReloadError> {
+        let config = Config {
+            mode,
+            ..self.config.clone()
+        };
+        let outcome = self.apply(config).await;
+        match &outcome {
+            Ok(()) => info!(mode = mode.name(), "mode switched until the next reload or start"),
+            Err(error) => error!(%error, "cannot switch the mode"),
+        }
+        self.record("mode", by, outcome.as_ref().err());
+        outcome
+    }
+
+    /// Records a change, or that it failed.
+    pub(super) fn record(&self, command: &'static str, by: By, error: Option<&ReloadError>) {
+        self.recorder.control(Change {
+            command,
+            by,
+            mode: self.config.mode.name(),
+            error: error.map(ToString::to_string),
+        });
+    }
+
+    /// How it goes.
+    pub(super) fn report(&self) -> Report {
+        let config = &self.config;
+        let task = |task: &crate::config::Task| TaskReport {
+            name: task.name.as_str().to_owned(),
+            cgroups: task.cgroups.clone(),
+            credentials: task.credential_ids.len(),
+        };
+        Report {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            mode: config.mode,
+            upstream: match config.upstream {
+                crate::config::Upstream::Embedded(_) => "embedded".to_owned(),
+                crate::config::Upstream::EcsAgent { address, .. } => format!("ecs-agent at {address}"),
+            },
+            host: config.cgroups.host.iter().map(ToString::to_string).collect(),
+            guarded: config.cgroups.guarded.iter().map(ToString::to_string).collect(),
+            observed: config.cgroups.observe.iter().map(ToString::to_string).collect(),
+            protected: config.protect.iter().map(|group| group.name.clone()).collect(),
+            tasks: config.tasks.iter().map(task).collect(),
+            cgroups: self.classes.classified(),
+            audit: self.recorder.totals(),
+        }
+    }
+
+    /// Goes by a configuration.
+    async fn apply(&mut self, config: Config) -> Result<(), ReloadError> {
+        let keys = fixed_keys(&self.config, &config);
+        if !keys.is_empty() {
+            return Err(ReloadError::NeedsRestart { keys });
+        }
+        let rules = Arc::new(kernel::rules(&config, &self.own_cgroup));
+        let access = {
+            let (config, rules) = (config.clone(), Arc::clone(&rules));
+            let earlier = Earlier::Access(Arc::clone(&self.access.borrow()));
+            spawn_blocking(move || access(&config, rules, &earlier)).await?
+        };
+        // A number must not stand for one group in the address table and for another in the classes, not for a moment.
+        let common = config.protect.common_bits(&self.config.protect);
+        let careful = Arc::unwrap_or_clone(Arc::clone(&rules)).with_exceptions_among(common);
+        self.classes.apply(Arc::new(careful)).await?;
+        self.tables
+            .write(&kernel::bpf_config(&config, &self.cgroups, &self.own_cgroup))?;
+        self.classes.apply(rules).await?;
+        let access = Arc::new(access);
+        self.attributor.send_replace(Arc::clone(&access.attributor));
+        self.access.send_replace(access);
+        self.config = config;
+        Ok(())
+    }
+}
+
+/// Keys that differ and cannot change while the enforcer runs.
+fn fixed_keys(old: &Config, new: &Config) -> Vec<&'static str> {
+    let differ = [
+        ("cgroups.root", old.cgroups.root != new.cgroups.root),
+        ("endpoint.address", old.endpoint.address != new.endpoint.address),
+        ("endpoint.port", old.endpoint.port != new.endpoint.port),
+        (
+            "endpoint.steer-port",
+            old.endpoint.steer_port != new.endpoint.steer_port,
+        ),
+        (
+            "endpoint.packet-steer-port",
+            old.endpoint.packet_steer_port != new.endpoint.packet_steer_port,
+        ),
+        ("bpf.pin-dir", old.pin_dir != new.pin_dir),
+        ("audit.output", old.audit.output != new.audit.output),
+        ("audit.key-file", old.audit.key_file != new.audit.key_file),
+        ("control.socket", old.control_socket != new.control_socket),
+    ];
+    let keys = differ.into_iter().filter(|(_, differs)| *differs);
+    keys.map(|(key, _)| key).collect()
+}

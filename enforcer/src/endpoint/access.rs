@@ -1,0 +1,81 @@
+//! Access: everything about who gets what that a reload can change, as one value, so that a request never sees half of
+//! one configuration and half of another.
+
+use std::sync::Arc;
+
+use enforcer_common::handshake::Handshake;
+
+use crate::{
+    attribution::{Attributed, Attributor, Located, TaskName},
+    policy::{AccessRequest, Decision, Ownership, Permit},
+    upstream::Upstream,
+};
+
+/// Who is who, who owns what, and who holds it.
+#[derive(Debug)]
+pub struct Access {
+    /// Tells whose a cgroup is.
+    pub attributor: Arc<Attributor>,
+    /// Tells whose a credential ID is.
+    pub ownership: Ownership,
+    /// Has the credentials.
+    pub upstream: Upstream,
+}
+
+/// Who a sender is at the moment of one request.
+#[derive(Debug)]
+pub(super) struct Caller {
+    access: Arc<Access>,
+    attributed: Attributed,
+    /// Where its cgroup is.
+    pub(super) located: Option<Arc<Located>>,
+}
+
+// === impl Caller ===
+
+impl Caller {
+    pub(super) fn new(access: Arc<Access>, handshake: Option<&Handshake>) -> Self {
+        let cgroup = handshake.map_or(0, |handshake| handshake.identity.sender_cgroup());
+        Self {
+            attributed: access.attributor.attribute(handshake),
+            located: access.attributor.locate(cgroup),
+            access,
+        }
+    }
+
+    /// Decides one request.
+    pub(super) fn decide(&self, request: &AccessRequest) -> Decision {
+        self.access.ownership.decide(&self.attributed, request)
+    }
+
+    /// The permit for a request that was denied, if denials of this caller are only observed.
+    pub(super) fn observed(&self, request: &AccessRequest) -> Option<Permit> {
+        // Of one whose place is in doubt, another may have put it into an observed place.
+        let place = match self.attributed {
+            Attributed::Task(_) | Attributed::NoTask => self.located.as_deref(),
+            Attributed::UnknownSender
+            | Attributed::AmbiguousSender
+            | Attributed::SenderGone
+            | Attributed::SocketFromElsewhere => None,
+        };
+        let observes = self.access.attributor.observes(place);
+        observes.then(|| self.access.ownership.observed(request)).flatten()
+    }
+
+    /// Who is asked for its credentials.
+    pub(super) fn upstream(&self) -> &Upstream {
+        &self.access.upstream
+    }
+
+    /// The task it is, if it is one.
+    pub(super) const fn task(&self) -> Option<&TaskName> {
+        match &self.attributed {
+            Attributed::Task(task) => Some(task),
+            Attributed::UnknownSender
+            | Attributed::AmbiguousSender
+            | Attributed::SenderGone
+            | Attributed::SocketFromElsewhere
+            | Attributed::NoTask => None,
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! How the processes of a cgroup are to be treated, by its path. Pure: what the class map says of the cgroups that exist
+//! and what the endpoint thinks of a sender are answers of one function.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
+
+use enforcer_common::cgroup::{CgroupClass, MAX_LEVEL, Treatment};
+
+use crate::config::CgroupPattern;
+
+/// What is said about cgroups.
+///
+/// Each says something about itself and everything below it; what it leaves out holds as it does above it.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    exact: HashMap<PathBuf, Says>,
+    patterns: Vec<(CgroupPattern, Says)>,
+}
+
+/// What is said about one cgroup.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Says {
+    /// What its processes are.
+    pub class: Option<CgroupClass>,
+    /// Whether their attempts are recorded only.
+    pub observed: Option<bool>,
+    /// The groups of blocked destinations they may use, as in [`Treatment::exceptions`].
+    pub exceptions: Option<u16>,
+}
+
+// === impl Rules ===
+
+impl Rules {
+    /// Says something about the cgroups of a pattern, besides what is said about them already.
+    pub fn add(&mut self, pattern: &CgroupPattern, says: Says) {
+        if let Some(path) = pattern.literal() {
+            let known = self.exact.entry(path.to_owned()).or_default();
+            *known = known.and(says);
+        } else {
+            self.patterns.push((pattern.clone(), says));
+        }
+    }
+
+    /// The same without any exception but these.
+    #[must_use]
+    pub fn with_exceptions_among(mut self, groups: u16) -> Self {
+        let all = self
+            .exact
+            .values_mut()
+            .chain(self.patterns.iter_mut().map(|(_, says)| says));
+        for says in all {
+            says.exceptions = says.exceptions.map(|exceptions| exceptions & groups);
+        }
+        self
+    }
+
+    /// How the processes of a cgroup (path relative to the mount, with a leading slash) are treated.
+    #[must_use]
+    pub fn treatment(&self, path: &Path) -> Treatment {
+        let ancestors: Vec<_> = path.ancestors().collect();
+        let seen = ancestors.into_iter().rev().take(MAX_LEVEL as usize + 1);
+        seen.fold(Treatment::default(), |above, path| self.about(path).over(above))
+    }
+
+    /// Paths that are said something about.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.exact.keys().map(PathBuf::as_path)
+    }
+
+    /// Patterns of paths that are said something about.
+    pub fn patterns(&self) -> impl Iterator<Item = &CgroupPattern> {
+        self.patterns.iter().map(|(pattern, _)| pattern)
+    }
+
+    /// What is said about this very cgroup. An exact path is the last to say it.
+    fn about(&self, path: &Path) -> Says {
+        let matching = self.patterns.iter().filter(|(pattern, _)| pattern.matches(path));
+        let said = matching.fold(Says::default(), |said, (_, says)| said.and(*says));
+        self.exact.get(path).map_or(said, |says| said.and(*says))
+    }
+}
+
+// === impl Says ===
+
+impl Says {
+    /// Both together: guarded wins over host, a later word on observing over an earlier one, and exceptions add up.
+    fn and(self, later: Self) -> Self {
+        let guarded = [self.class, later.class].contains(&Some(CgroupClass::Guarded));
+        Self {
+            class: if guarded {
+                Some(CgroupClass::Guarded)
+            } else {
+                self.class.or(later.class)
+            },
+            observed: later.observed.or(self.observed),
+            exceptions: match (self.exceptions, later.exceptions) {
+                (Some(earlier), Some(later)) => Some(earlier | later),
+                (earlier, later) => earlier.or(later),
+            },
+        }
+    }
+
+    fn over(self, above: Treatment) -> Treatment {
+        Treatment {
+            class: self.class.unwrap_or(above.class),
+            observed: self.observed.unwrap_or(above.observed),
+            exceptions: self.exceptions.unwrap_or(above.exceptions),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use enforcer_common::cgroup::{CgroupClass, MAX_LEVEL, Treatment};
+
+    use super::{Rules, Says};
+    use crate::config::CgroupPattern;
+
+    const GUARDED: Says = Says {
+        class: Some(CgroupClass::Guarded),
+        observed: None,
+        exceptions: None,
+    };
+    const HOST: Says = Says {
+        class: Some(CgroupClass::Host),
+        ..GUARDED
+    };
+    const NOTHING: Says = Says { class: None, ..GUARDED };
+
+    fn rules(says: &[(&str, Says)]) -> Rules {
+        let mut rules = Rules::default();
+        for (pattern, says) in says {
+            rules.add(&CgroupPattern::parse(pattern.into()).unwrap(), *says);
+        }
+        rules
+    }
+
+    fn treatment(rules: &Rules, path: &str) -> (CgroupClass, bool, u16) {
+        let Treatment {
+            class,
+            observed,
+            exceptions,
+        } = rules.treatment(Path::new(path));
+        (class, observed, exceptions)
+    }
+
+    #[test]
+    fn what_is_not_said_holds_as_above() {
+        let observed = Says {
+            observed: Some(true),
+            ..NOTHING
+        };
+        let rules = rules(&[
+            ("/system.slice/*", HOST),
+            ("/docker", observed),
+            (
+                "/docker/x",
+                Says {
+                    exceptions: Some(0b10),
+                    ..NOTHING
+                },
+            ),
+            (
+                "/docker/x/strict",
+                Says {
+                    observed: Some(false),
+                    ..GUARDED
+                },
+            ),
+        ]);
+        assert_eq!(
+            treatment(&rules, "/system.slice/ssh.service/x"),
+            (CgroupClass::Host, false, 0)
+        );
+        assert_eq!(treatment(&rules, "/system.slice"), (CgroupClass::Guarded, false, 0));
+        assert_eq!(treatment(&rules, "/docker/y"), (CgroupClass::Guarded, true, 0));
+        assert_eq!(treatment(&rules, "/docker/x/y"), (CgroupClass::Guarded, true, 0b10));
+        assert_eq!(
+            treatment(&rules, "/docker/x/strict"),
+            (CgroupClass::Guarded, false, 0b10)
+        );
+    }
+
+    #[test]
+    fn an_exception_deeper_down_replaces_those_above_and_adds_to_those_beside_it() {
+        let except = |groups| Says {
+            exceptions: Some(groups),
+            ..NOTHING
+        };
+        let rules = rules(&[("/a", except(0b001)), ("/a/b", except(0b010)), ("/a/*", except(0b100))]);
+        assert_eq!(treatment(&rules, "/a").2, 0b001);
+        assert_eq!(treatment(&rules, "/a/b/c").2, 0b110);
+        assert_eq!(treatment(&rules.with_exceptions_among(0b011), "/a/b").2, 0b010);
+    }
+
+    #[test]
+    fn what_is_both_is_guarded_in_any_order() {
+        for order in [[HOST, GUARDED], [GUARDED, HOST]] {
+            let rules = rules(&[("/a/b", order[0]), ("/a/b", order[1])]);
+            assert_eq!(treatment(&rules, "/a/b").0, CgroupClass::Guarded);
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_cannot_see_is_not_said_here_either() {
+        let deep = "/x".repeat(MAX_LEVEL as usize + 1);
+        assert_eq!(treatment(&rules(&[(&deep, HOST)]), &deep).0, CgroupClass::Guarded);
+    }
+}
