@@ -72,7 +72,7 @@ fn run_tests() -> Result<i32> {
         .args(["--test-threads", "2"])
         .args(arguments.lines())
         .env("ENFORCER_TEST_BIN_DIR", "/bin")
-        .env("ENFORCER_TEST_HAMMER_ACTIONS", "20")
+        .env("ENFORCER_TEST_HAMMER_ACTIONS", "10")
         .env("RUST_BACKTRACE", "1")
         .spawn()
         .context("cannot start /bin/kernel")?;

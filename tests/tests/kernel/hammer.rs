@@ -36,6 +36,8 @@ use crate::{EPERM, REFUSAL, assert_nothing_reached_the_metadata_service};
 const DEADLINE: Duration = Duration::from_mins(1);
 /// What clients in the field wait for a connection or an answer before they try once more: SDKs' default.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// A client rests no longer than this between two rounds.
+const LONGEST_REST: Duration = Duration::from_millis(100);
 /// A start that is cut short lasts less than this.
 const SHORTEST_START: u64 = 500;
 
@@ -176,6 +178,7 @@ impl Client<'_> {
     fn try_everything(&mut self, is_over: &AtomicBool) -> Result<()> {
         let mut connection = None;
         while !is_over.load(Ordering::Relaxed) {
+            let start = Instant::now();
             // No answer is no wrong answer: for moments nobody listens.
             if let Ok(response) = self.ask(&mut connection, &self.own.path()) {
                 ensure!(
@@ -191,6 +194,7 @@ impl Client<'_> {
                 );
             }
             self.try_metadata_service()?;
+            rest(start.elapsed());
         }
         Ok(())
     }
@@ -238,10 +242,17 @@ fn intrude(actor: &mut Actor, is_over: &AtomicBool) -> Result<()> {
     let from = SocketAddrV4::new(actor.address(), 4000);
     let packet = untagged(&udp_packet(from, SocketAddrV4::new(IMDS_V4, 80), b"lab!"));
     while !is_over.load(Ordering::Relaxed) {
+        let start = Instant::now();
         let sent = actor.frame("eth0", BRIDGE_HARDWARE, packet.clone())?;
         ensure!(sent == Attempt::Done, "cannot send a frame: {sent:?}");
+        rest(start.elapsed());
     }
     Ok(())
+}
+
+/// Leaves the machine to the others: clients that took all of it would only slow down what they are to disturb.
+fn rest(work: Duration) {
+    thread::sleep((4 * work).min(LONGEST_REST));
 }
 
 /// Acts at random and waits each time until everybody is served again; the longest gap per action.
