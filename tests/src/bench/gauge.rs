@@ -30,6 +30,8 @@ pub enum Action {
     ConnectTcp,
     /// Send a datagram from an unconnected socket.
     SendUdp,
+    /// Set an option of a socket.
+    SetOption,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -148,6 +150,7 @@ fn repeat(action: Action, to: SocketAddr, times: u32) -> Result<Duration> {
             // Refused or not, the hooks have run.
             Action::ConnectTcp => drop(TcpStream::connect(to)),
             Action::SendUdp => drop(unconnected.send_to(b"bench", to)),
+            Action::SetOption => unconnected.set_broadcast(true)?,
         }
     }
     Ok(start.elapsed())
