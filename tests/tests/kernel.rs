@@ -25,6 +25,7 @@ mod kernel {
     mod lifecycle;
     mod sendmsg;
     mod sock_ops;
+    mod stale_sockets;
     mod tc;
     mod upgrade;
 }
