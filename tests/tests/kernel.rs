@@ -19,6 +19,7 @@ use nix::errno::Errno;
 mod kernel {
     mod bind;
     mod connect;
+    mod coverage;
     mod egress;
     mod foreign;
     mod hammer;
