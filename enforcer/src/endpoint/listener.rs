@@ -16,9 +16,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::net::sockopt;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tracing::{debug, warn};
 
@@ -30,6 +30,10 @@ const MAX_CONNECTIONS: usize = 16_384;
 
 /// How long a request's head may take, and how long a connection may be idle (the agent's value).
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long whoever has connected may take for its first request once the service stops: long enough for one that is on
+/// its way.
+const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// How long a client may leave an answer unread before the kernel ends the connection, in milliseconds.
 const UNREAD_TIMEOUT_MS: u32 = 5000;
@@ -136,14 +140,16 @@ async fn serve(stream: TcpStream, endpoint: Arc<Endpoint>, mut drain: Watcher, s
         return;
     };
     let (endpoint, sender) = (&*endpoint, &sender);
+    let asked = &Notify::new();
     let service = service_fn(|request: Request<Incoming>| async move {
+        asked.notify_one();
         let (head, _body) = request.into_parts();
         Ok::<_, Infallible>(endpoint.answer(sender, &head.method, &head.uri).await)
     });
     let mut connection = pin!(server().serve_connection(TokioIo::new(stream), service));
     let served = tokio::select! {
         served = connection.as_mut() => served,
-        () = drain.signaled() => {
+        () = last_call(&mut drain, asked) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -152,6 +158,13 @@ async fn serve(stream: TcpStream, endpoint: Arc<Endpoint>, mut drain: Watcher, s
         debug!(%error, "a connection ended early");
     }
     drop(slot);
+}
+
+/// Returns when the service stops and this connection has had a request, or has had time for one. To shut down earlier
+/// would close a connection whose request is on its way.
+async fn last_call(drain: &mut Watcher, asked: &Notify) {
+    drain.signaled().await;
+    drop(timeout(LAST_CALL, asked.notified()).await);
 }
 
 fn server() -> http1::Builder {

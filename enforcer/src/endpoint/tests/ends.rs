@@ -28,6 +28,23 @@ async fn an_idle_connection_does_not_hold_up_the_end() {
 }
 
 #[tokio::test]
+async fn who_has_connected_before_the_end_gets_an_answer() {
+    let served = serve_task(WEB).await;
+    let mut client = TcpStream::connect(served.address).await.unwrap();
+    // Connections are accepted in order: when this one is answered, the first is waited on for its request.
+    assert_eq!(served.get("/v2/credentials/id-of-web").await.status, 200);
+    served.trigger.begin();
+    client
+        .write_all(b"GET /v2/credentials/id-of-web HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    drop(served.stop().await);
+}
+
+#[tokio::test]
 async fn a_client_that_has_said_everything_still_gets_its_answer() {
     let agent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let served = Served::start_before(&agent).await;
