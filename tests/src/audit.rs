@@ -45,6 +45,26 @@ pub struct Record {
     pub request: Option<RequestRecord>,
     #[serde(default)]
     pub lost: Option<Lost>,
+    #[serde(default)]
+    pub unattended: Option<Unattended>,
+    #[serde(default)]
+    pub command: Option<String>,
+    #[serde(default)]
+    pub by: Option<serde_json::Value>,
+    #[serde(default)]
+    pub mode: Option<String>,
+    #[serde(default)]
+    pub error: Option<String>,
+}
+
+/// What happened while no enforcer ran.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the audit schema documents its fields")]
+pub struct Unattended {
+    pub events: u64,
+    pub denied: u64,
+    pub dropped: u64,
+    pub lost: u64,
 }
 
 /// Who sent it.
@@ -128,6 +148,12 @@ impl Record {
     #[must_use]
     pub fn is_endpoint(&self, verdict: &str, reason: &str) -> bool {
         self.source == "endpoint" && self.verdict.as_deref() == Some(verdict) && self.reason.as_deref() == Some(reason)
+    }
+
+    /// Whether this tells of a change that was wanted.
+    #[must_use]
+    pub fn is_control(&self, command: &str) -> bool {
+        self.source == "control" && self.command.as_deref() == Some(command)
     }
 
     /// Whether the destination is this address, however it was spelled.

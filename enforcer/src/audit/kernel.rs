@@ -2,15 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use enforcer_common::{counter::Counter, event::Event};
+use enforcer_common::{
+    counter::Counter,
+    event::{Event, Outcome},
+};
 use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::{
     sync::watch,
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, sleep},
 };
 
-use super::{KernelDecision, Recorder};
+use super::{KernelDecision, Recorder, Unattended};
 use crate::{
     attribution::Attributor,
     bpf::{BpfError, Counters, EventRing},
@@ -22,6 +25,13 @@ const LOSS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How old the difference between the monotonic and the wall clock may get.
 const CLOCK_AGE: Duration = Duration::from_secs(1);
+
+/// How many events that waited for a reader are recorded at once; then the writer gets time for them.
+const CATCH_UP: usize = 4096;
+
+/// How long the writer may take for them, in looks at the queue a millisecond apart. One that is stuck must not keep the
+/// ring from being read: what finds no room is counted.
+const CATCH_UP_LOOKS: u32 = 1000;
 
 /// Turns kernel events into audit records.
 #[derive(Debug)]
@@ -53,6 +63,7 @@ impl Feed {
         let mut clock = Clock::now();
         // Not zero where an earlier enforcer has told of some; what was lost since then is ours to tell.
         let mut lost = self.counters.read(Counter::EventsDroppedTold)?;
+        self.catch_up(&mut clock, &mut lost).await?;
         let mut ticks = interval(LOSS_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -69,6 +80,31 @@ impl Feed {
         self.record_losses(&mut lost)
     }
 
+    /// Records what happened since the last reader: first how much, then each event there was room for.
+    async fn catch_up(&mut self, clock: &mut Clock, told: &mut u64) -> Result<(), BpfError> {
+        let lost = self.counters.read(Counter::EventsDropped)?;
+        let mut events = Vec::new();
+        self.ring.drain(|event| events.push(*event));
+        let unattended = unattended(&events, lost.saturating_sub(*told));
+        if unattended == Unattended::default() {
+            return Ok(());
+        }
+        self.recorder.unattended(unattended);
+        self.counters.note_told(lost)?;
+        *told = lost;
+        let mut looks = CATCH_UP_LOOKS;
+        for events in events.chunks(CATCH_UP) {
+            for event in events {
+                record(event, clock, &self.attributor.borrow(), &self.recorder);
+            }
+            while looks > 0 && self.recorder.kernel_events_waiting() > CATCH_UP {
+                looks -= 1;
+                sleep(Duration::from_millis(1)).await;
+            }
+        }
+        Ok(())
+    }
+
     /// Tells what the ring has lost since the last look. Also where that is nothing: losses of the queue that were not
     /// told yet, because it was full and nothing came after, are told with it.
     fn record_losses(&mut self, known: &mut u64) -> Result<(), BpfError> {
@@ -79,6 +115,19 @@ impl Feed {
             *known = lost;
         }
         Ok(())
+    }
+}
+
+fn unattended(events: &[Event], lost: u64) -> Unattended {
+    let count = |outcome: Outcome| {
+        let of_it = events.iter().filter(|event| event.outcome == outcome.to_raw());
+        u64::try_from(of_it.count()).unwrap_or(u64::MAX)
+    };
+    Unattended {
+        events: u64::try_from(events.len()).unwrap_or(u64::MAX),
+        denied: count(Outcome::Denied),
+        dropped: count(Outcome::Dropped),
+        lost,
     }
 }
 

@@ -102,6 +102,11 @@ impl Recorder {
         self.queue.push(Timestamp::now(), Body::Unattended(unattended));
     }
 
+    /// How many kernel events wait for the writer.
+    pub(super) fn kernel_events_waiting(&self) -> usize {
+        self.queue.kernel_waiting.load(Ordering::Relaxed)
+    }
+
     /// What became of the records so far.
     #[must_use]
     pub fn totals(&self) -> Totals {

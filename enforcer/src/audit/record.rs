@@ -109,7 +109,7 @@ pub struct Unattended {
     pub denied: u64,
     /// Packets dropped among them.
     pub dropped: u64,
-    /// Events that have no record, because there was no room for them or because their reader died with them.
+    /// Events that have no record, because the ring buffer had no room for them.
     pub lost: u64,
 }
 

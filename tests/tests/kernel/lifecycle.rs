@@ -176,8 +176,9 @@ fn what_the_ring_loses_while_nobody_reads_is_told_by_the_next_start() {
     // The ring holds some 29,000 events.
     web.repeat(Action::SendUdp, IMDS, 32_000).unwrap();
     scene.enforcer().start().unwrap();
-    let told = |record: &Record| record.lost.as_ref().is_some_and(|lost| lost.ring > 1_000);
-    scene.audit().wait_for(told).unwrap();
+    let told = |record: &Record| record.unattended.is_some_and(|unattended| unattended.lost > 1_000);
+    let unattended = scene.audit().wait_for(told).unwrap().unattended.unwrap();
+    assert_eq!(unattended.events + unattended.lost, 32_000);
 }
 
 #[test]
