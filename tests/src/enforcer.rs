@@ -76,9 +76,35 @@ impl Enforcer {
         if self.process.is_some() {
             bail!("the enforcer is already running");
         }
+        self.launch(&["run"])
+    }
+
+    /// Starts an enforcer that takes the place of the running one, and waits until it has: it is ready, and the other one
+    /// has ended in order. Returns the feed of the other one.
+    pub fn take_over(&mut self) -> Result<AuditFeed> {
+        let mut predecessor = self.process.take().context("the enforcer is not running")?;
+        let feed = self.feed.clone();
+        self.launch(&["run", "--take-over"])?;
+        self.feed
+            .await_ready()
+            .with_context(|| format!("its log:\n{}", self.log()))?;
+        feed.await_end()?;
+        let status = predecessor.wait().context("cannot wait for the predecessor")?;
+        if !status.success() {
+            bail!("the predecessor ended with {status}; the log:\n{}", self.log());
+        }
+        Ok(feed)
+    }
+
+    /// Asks it to read its configuration again.
+    pub fn hang_up(&mut self) -> Result<()> {
+        self.signal(Signal::SIGHUP)
+    }
+
+    fn launch(&mut self, arguments: &[&str]) -> Result<()> {
         let notifications = self.listen_for_readiness()?;
         let mut process = self
-            .command(["run"])
+            .command(arguments)
             .env("NOTIFY_SOCKET", NOTIFY_SOCKET)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

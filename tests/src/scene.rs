@@ -42,6 +42,9 @@ const OUTSIDE: &str = "outside";
 /// is what would not be on a host.
 const LAB: &str = "outside/lab";
 
+/// The enforcer's configuration file, as it sees it.
+const CONFIGURATION: &str = "/etc/enforcer/enforcer.toml";
+
 /// How many markers may get lost, one after the other.
 const MARKERS: u32 = 5;
 
@@ -185,7 +188,7 @@ fn write_configuration(keeper: &Keeper, configuration: &str, tasks: &[Task]) -> 
         let path = keeper.path(name);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     };
-    write("/etc/enforcer/enforcer.toml", configuration)?;
+    write(CONFIGURATION, configuration)?;
     tasks
         .iter()
         .try_for_each(|task| write(&task.credentials_file(), &task.credentials()))
@@ -217,6 +220,18 @@ impl Scene {
     /// The enforcer.
     pub fn enforcer(&mut self) -> &mut Enforcer {
         &mut self.enforcer
+    }
+
+    /// The enforcer's configuration file.
+    pub fn configuration(&self) -> Result<String> {
+        let path = self.keeper.path(CONFIGURATION);
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+    }
+
+    /// Rewrites the enforcer's configuration file. A running enforcer goes on by what it has read.
+    pub fn configure(&self, edit: impl FnOnce(String) -> String) -> Result<()> {
+        let path = self.keeper.path(CONFIGURATION);
+        fs::write(&path, edit(self.configuration()?)).with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// The enforcer's audit feed.

@@ -19,15 +19,16 @@ use nix::errno::Errno;
 mod kernel {
     mod bind;
     mod connect;
-    mod coverage;
     mod egress;
     mod foreign;
     mod hammer;
+    mod handover;
     mod lifecycle;
+    mod reload;
     mod sendmsg;
     mod sock_ops;
-    mod stale_sockets;
     mod tc;
+    mod unattended;
     mod upgrade;
 }
 
