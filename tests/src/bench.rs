@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::scene::Scene;
 
+mod bulk;
 mod connects;
 mod endpoint;
 pub mod gauge;
@@ -40,6 +41,7 @@ pub fn run(bench: &Bench) -> Result<()> {
         .start()?;
     hooks::measure(&mut scene)?;
     connects::measure(&scene, bench.rounds)?;
+    bulk::measure(&scene, bench.rounds)?;
     endpoint::measure(&scene, bench.rounds, bench.seconds)
 }
 
@@ -49,6 +51,42 @@ struct Spread {
     median: f64,
     least: f64,
     most: f64,
+}
+
+/// Two measurements, taken in turn.
+struct Pairs {
+    one: Spread,
+    other: Spread,
+    /// Of one by the other, within each pair.
+    ratio: Spread,
+}
+
+// === impl Pairs ===
+
+impl Pairs {
+    fn measure(
+        rounds: u32,
+        mut one: impl FnMut() -> Result<f64>,
+        mut other: impl FnMut() -> Result<f64>,
+    ) -> Result<Self> {
+        let mut pairs = Vec::new();
+        for round in 0..rounds {
+            // Who goes first changes, so that a drift of the machine favors nobody.
+            pairs.push(if round % 2 == 0 {
+                let first = one()?;
+                (first, other()?)
+            } else {
+                let second = other()?;
+                (one()?, second)
+            });
+        }
+        let spread = |figure: fn(&(f64, f64)) -> f64| Spread::of(pairs.iter().map(figure).collect());
+        Ok(Self {
+            one: spread(|(one, _)| *one),
+            other: spread(|(_, other)| *other),
+            ratio: spread(|(one, other)| one / other),
+        })
+    }
 }
 
 // === impl Spread ===

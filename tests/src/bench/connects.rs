@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use anyhow::Result;
 
 use super::{
-    Spread,
+    Pairs,
     gauge::{Action, Gauge},
     say,
 };
@@ -30,25 +30,16 @@ pub(super) fn measure(scene: &Scene, rounds: u32) -> Result<()> {
         "", "guarded ns", "without ns", "ratio", "target"
     ))?;
     for (what, action, times) in TIMES {
-        let (mut with, mut without, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-        for round in 0..3 * rounds {
-            // Who goes first changes, so that a drift of the machine favors nobody.
-            let (first, second) = if round % 2 == 0 {
-                let first = guarded.repeat(action, to, times)?;
-                (first, free.repeat(action, to, times)?)
-            } else {
-                let second = free.repeat(action, to, times)?;
-                (guarded.repeat(action, to, times)?, second)
-            };
-            with.push(first);
-            without.push(second);
-            ratios.push(first / second);
-        }
+        let pairs = Pairs::measure(
+            3 * rounds,
+            || guarded.repeat(action, to, times),
+            || free.repeat(action, to, times),
+        )?;
         say(&format!(
             "  {what:<26} {:>10.0} {:>10.0}  {:<24} {}",
-            Spread::of(with).median,
-            Spread::of(without).median,
-            Spread::of(ratios).text(3),
+            pairs.one.median,
+            pairs.other.median,
+            pairs.ratio.text(3),
             "<= 1.03"
         ))?;
     }

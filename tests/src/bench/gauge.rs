@@ -1,8 +1,10 @@
 //! The gauge: a process in a container's or the host's place that does one thing many times and tells how long it took.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    io::{self, Read, Write},
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::Path,
+    thread,
     time::Duration,
 };
 
@@ -20,6 +22,9 @@ use crate::{
     enter::Place,
     worker::{self, Worker},
 };
+
+/// What one call writes.
+const CHUNK: usize = 128 << 10;
 
 /// What to do over and over.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -47,12 +52,18 @@ enum Command {
         connections: u32,
         seconds: u32,
     },
+    Receive,
+    Send {
+        to: SocketAddr,
+        bytes: u64,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Answer {
     Took { nanoseconds: u64 },
     Load(Load),
+    Receives { port: u16 },
     Failed(String),
 }
 
@@ -68,17 +79,19 @@ pub(super) struct Load {
 #[derive(Debug)]
 pub struct Gauge {
     worker: Worker,
+    address: Ipv4Addr,
 }
 
 // === impl Gauge ===
 
 impl Gauge {
     /// Starts a gauge.
-    pub fn start(lab: &Path, place: &Place, _address: Ipv4Addr) -> Result<Self> {
+    pub fn start(lab: &Path, place: &Place, address: Ipv4Addr) -> Result<Self> {
         let mut command = place.command(lab, lab);
         command.arg("gauge");
         Ok(Self {
             worker: Worker::start(command)?,
+            address,
         })
     }
 
@@ -88,7 +101,26 @@ impl Gauge {
             #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a few seconds")]
             Answer::Took { nanoseconds } => Ok(nanoseconds as f64 / f64::from(times)),
             Answer::Failed(error) => bail!("{action:?} to {to}: {error}"),
-            answer @ Answer::Load(_) => bail!("unexpected answer {answer:?}"),
+            answer @ (Answer::Load(_) | Answer::Receives { .. }) => bail!("unexpected answer {answer:?}"),
+        }
+    }
+
+    /// Takes what others send from now on, and tells where.
+    pub(super) fn receive(&mut self) -> Result<SocketAddr> {
+        match self.worker.call(&Command::Receive)? {
+            Answer::Receives { port } => Ok((self.address, port).into()),
+            Answer::Failed(error) => bail!("cannot receive: {error}"),
+            answer @ (Answer::Load(_) | Answer::Took { .. }) => bail!("unexpected answer {answer:?}"),
+        }
+    }
+
+    /// Sends so many bytes on one connection and gives the time it took, in nanoseconds.
+    pub(super) fn send(&mut self, to: SocketAddr, bytes: u64) -> Result<f64> {
+        match self.worker.call(&Command::Send { to, bytes })? {
+            #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a few seconds")]
+            Answer::Took { nanoseconds } => Ok(nanoseconds as f64),
+            Answer::Failed(error) => bail!("cannot send to {to}: {error}"),
+            answer @ (Answer::Load(_) | Answer::Receives { .. }) => bail!("unexpected answer {answer:?}"),
         }
     }
 
@@ -103,7 +135,7 @@ impl Gauge {
         })? {
             Answer::Load(load) => Ok(load),
             Answer::Failed(error) => bail!("load on {to}: {error}"),
-            answer @ Answer::Took { .. } => bail!("unexpected answer {answer:?}"),
+            answer @ (Answer::Took { .. } | Answer::Receives { .. }) => bail!("unexpected answer {answer:?}"),
         }
     }
 }
@@ -134,7 +166,38 @@ fn obey(command: Command) -> Result<Answer> {
                 duration,
             ))?))
         }
+        Command::Receive => Ok(Answer::Receives { port: receive()? }),
+        Command::Send { to, bytes } => {
+            let nanoseconds = u64::try_from(send(to, bytes)?.as_nanos())?;
+            Ok(Answer::Took { nanoseconds })
+        }
     }
+}
+
+/// Every connection is read to its end, then closed.
+fn receive() -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot listen")?;
+    let port = listener.local_addr()?.port();
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            // A sender that breaks off is noticed by the sender.
+            thread::spawn(move || io::copy(&mut &stream, &mut io::sink()).ok());
+        }
+    });
+    Ok(port)
+}
+
+/// The receiver closes when it has everything, and only then it is over.
+fn send(to: SocketAddr, bytes: u64) -> Result<Duration> {
+    let start = Instant::now();
+    let mut stream = TcpStream::connect(to).context("cannot connect")?;
+    let chunk = vec![0; CHUNK];
+    for _ in 0..bytes / CHUNK as u64 {
+        stream.write_all(&chunk)?;
+    }
+    stream.shutdown(Shutdown::Write)?;
+    stream.read_to_end(&mut Vec::new())?;
+    Ok(start.elapsed())
 }
 
 fn repeat(action: Action, to: SocketAddr, times: u32) -> Result<Duration> {
