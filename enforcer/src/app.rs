@@ -13,7 +13,10 @@ use std::{convert::Infallible, net::SocketAddrV4, os::fd::OwnedFd, sync::Arc, ti
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use serde_json::json;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    task::block_in_place,
+};
 use tracing::{info, warn};
 
 use self::{
@@ -33,6 +36,7 @@ use crate::{
         cgroupfs::{CgroupError, CgroupFs},
         classes::ClassWatch,
         coverage::Coverage,
+        sockets::Stale,
     },
     signal::{SignalError, Signals, Wanted},
     supervisor::{Supervisor, TaskEnded},
@@ -155,7 +159,7 @@ impl Running {
         let rules = Arc::new(kernel::rules(&config, &own_cgroup));
         let access = Arc::new(access(&config, Arc::clone(&rules), &Earlier::None(cgroups.clone())));
         let mut bpf = Bpf::load(&bpf_config)?;
-        let (classes, class_control) = ClassWatch::start(cgroups.clone(), rules, bpf.take_classes()?)?;
+        let (classes, class_control) = ClassWatch::start(cgroups.clone(), Arc::clone(&rules), bpf.take_classes()?)?;
         let (attributor, attributor_watch) = watch::channel(Arc::clone(&access.attributor));
         let (access, access_watch) = watch::channel(access);
         let gate = Gate::new(bpf.take_accepted()?, access_watch.clone());
@@ -169,6 +173,13 @@ impl Running {
         let tables = bpf.take_tables()?;
         // Blocking comes before listening: if somebody holds our ports, metadata is blocked all the same.
         bpf.attach(&bpf_config)?;
+        let stale = Stale {
+            cgroups: &cgroups,
+            config: &bpf_config,
+            rules: &rules,
+            is_first: bpf.is_first(),
+        };
+        block_in_place(|| stale.destroy())?;
         let coverage = Coverage::start(bpf, cgroups.clone(), bpf_config.cgroup_root.clone())?;
         address::ensure(config.endpoint.address).await?;
         let Sockets { listeners, handles } = Sockets::open(&config.endpoint, offered).await?;

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 mod attach;
 mod error;
+mod foreign;
 mod load;
 mod maps;
 mod pins;
@@ -32,6 +33,7 @@ mod upgrade;
 
 pub use self::{
     error::BpfError,
+    foreign::{Foreign, Position, on_cgroups, on_device},
     maps::{Accepted, Classes, Counters},
     pins::{Removal, require_bpffs},
     ring::{EventRing, KernelLog},
@@ -90,6 +92,7 @@ pub struct Bpf {
     ebpf: Ebpf,
     tables: Option<Tables>,
     tc: Tc,
+    is_first: bool,
     /// What is replaced, until it is.
     older: Option<Older>,
     pins: Pins,
@@ -129,8 +132,9 @@ impl Bpf {
         let mut ebpf = load::load(&pins.maps())?;
         let mut tables = Tables::try_new(&mut ebpf)?;
         // The settings are written last, so that a start killed before that carries over again.
+        let are_new = tables.are_new()?;
         let older = match pins.older_maps()? {
-            Some(maps) if tables.are_new()? => Some(carry_over(maps, &mut ebpf)?),
+            Some(maps) if are_new => Some(carry_over(maps, &mut ebpf)?),
             _ => None,
         };
         tables.write(config)?;
@@ -139,6 +143,7 @@ impl Bpf {
             ebpf,
             tables: Some(tables),
             tc: Tc::new(),
+            is_first: are_new && older.is_none(),
             older,
             pins,
         })
@@ -156,6 +161,12 @@ impl Bpf {
             older.tell_rest()?;
         }
         self.pins.remove_older_maps()
+    }
+
+    /// Whether no earlier enforcer left anything: nothing was guarded until now.
+    #[must_use]
+    pub const fn is_first(&self) -> bool {
+        self.is_first
     }
 
     /// The ring buffer's reader; there is one, so the second call fails.

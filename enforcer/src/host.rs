@@ -8,6 +8,8 @@ pub mod classes;
 pub mod coverage;
 mod links;
 pub mod namespaces;
+mod sock_diag;
+pub mod sockets;
 pub mod treatment;
 
 /// What goes wrong with the host's network.

@@ -101,6 +101,12 @@ impl Netlink {
             .with_context(|| format!("cannot add interface pair {name}"))
     }
 
+    /// Removes an interface.
+    pub async fn remove(&self, name: &str) -> Result<()> {
+        let request = self.handle.link().del(index(name)?);
+        request.execute().await.with_context(|| format!("cannot remove {name}"))
+    }
+
     /// Makes an interface a port of a bridge.
     pub async fn enslave(&self, name: &str, bridge: &str) -> Result<()> {
         let message = LinkUnspec::new_with_index(index(name)?)

@@ -19,6 +19,7 @@ use nix::errno::Errno;
 mod kernel {
     mod bind;
     mod connect;
+    mod coverage;
     mod egress;
     mod foreign;
     mod hammer;
@@ -27,6 +28,7 @@ mod kernel {
     mod reload;
     mod sendmsg;
     mod sock_ops;
+    mod stale_sockets;
     mod tc;
     mod unattended;
     mod upgrade;

@@ -1,5 +1,9 @@
 //! Preflight: what this host offers and lacks. Nothing here changes anything.
 
+mod network;
+mod processes;
+mod programs;
+
 use std::{
     fmt,
     net::{Ipv4Addr, SocketAddrV4},
@@ -72,7 +76,7 @@ pub enum OwnCgroupError {
 /// Looks at everything that `enforcer run` needs.
 #[must_use]
 pub fn check(config: &Config) -> Vec<Finding> {
-    vec![
+    let mut findings = vec![
         finding("root", root()),
         finding("kernel", kernel()),
         finding("btf", btf()),
@@ -84,7 +88,14 @@ pub fn check(config: &Config) -> Vec<Finding> {
         finding("audit output", audit_output(&config.audit.output)),
         finding("audit key", audit_key(&config.audit.key_file)),
         finding("credentials files", credentials_files(&config.upstream)),
-    ]
+        finding("endpoint address", network::endpoint_address(config)),
+        finding("firewall", network::firewall(config)),
+        finding("bridge filter", Ok(network::bridge_filter())),
+        finding("capabilities", processes::capabilities(config)),
+        finding("packet sockets", processes::packet_sockets(config)),
+    ];
+    findings.extend(programs::programs(config));
+    findings
 }
 
 /// A finding out of a check's outcome.

@@ -43,7 +43,7 @@ enum At {
     Root,
     /// The enforcer's own cgroup, where that is not below the root.
     Own,
-    /// The host side of containers' interfaces, see `tc`.
+    /// Network devices, see `tc`.
     Interface,
 }
 
@@ -63,8 +63,8 @@ const HOOKS: [(&str, Kind, At); 15] = [
     ("sendmsg6", Kind::SockAddr, At::Root),
     (super::tc::INGRESS, Kind::Classifier, At::Interface),
     (super::tc::EGRESS, Kind::Classifier, At::Interface),
-    ("enforcer_uplink", Kind::Classifier, At::Interface),
-    ("enforcer_device", Kind::Classifier, At::Interface),
+    (super::tc::UPLINK, Kind::Classifier, At::Interface),
+    (super::tc::DEVICE, Kind::Classifier, At::Interface),
 ];
 
 /// Every hook's name and kind.
@@ -77,6 +77,9 @@ pub(super) fn hooks() -> impl Iterator<Item = (&'static str, Kind)> {
 pub(super) fn attach(ebpf: &mut Ebpf, config: &Config, pins: &Pins) -> Result<(), BpfError> {
     let mut kept = Vec::new();
     for (cgroup, at) in [(&config.own_cgroup, At::Own), (&config.cgroup_root, At::Root)] {
+        if at == At::Own && config.own_cgroup.starts_with(&config.cgroup_root) {
+            continue;
+        }
         let hooks: Vec<_> = HOOKS.into_iter().filter(|(.., place)| *place == at).collect();
         let opened = File::open(cgroup).map_err(|source| file_error("open cgroup", cgroup, source))?;
         let directory = link_directory(&pins.links(), cgroup, &opened)?;

@@ -64,15 +64,11 @@ impl Tables {
         self.settings
             .set(0, settings(config, self.host_netns_cookie), 0)
             .map_err(map_error("write", "SETTINGS"))?;
-        self.write_addresses(&config.addresses)
+        self.write_addresses(&config.rules())
     }
 
     /// New bits come before new rules, new rules before the removal of old ones, and old bits go last.
-    fn write_addresses(&mut self, rules: &[(IpAddr, AddressRule)]) -> Result<(), BpfError> {
-        let wanted: StdHashMap<Address, AddressRule> = rules
-            .iter()
-            .map(|(address, rule)| (to_address(*address).canonical().0, *rule))
-            .collect();
+    fn write_addresses(&mut self, wanted: &StdHashMap<Address, AddressRule>) -> Result<(), BpfError> {
         let mut filter = vec![0_u64; PREFIX_WORDS as usize];
         for prefix in wanted.keys().map(Prefix::of) {
             if let Some(word) = filter.get_mut(prefix.word as usize) {
@@ -80,7 +76,7 @@ impl Tables {
             }
         }
         self.write_filter(&filter, |present, wanted| present | wanted)?;
-        self.write_rules(&wanted)?;
+        self.write_rules(wanted)?;
         self.write_filter(&filter, |_present, wanted| wanted)
     }
 
@@ -109,6 +105,18 @@ impl Tables {
             }
         }
         Ok(())
+    }
+}
+
+// === impl Config ===
+
+impl Config {
+    /// The address table as it is looked up: by canonical destination.
+    pub(crate) fn rules(&self) -> StdHashMap<Address, AddressRule> {
+        let rules = self.addresses.iter();
+        rules
+            .map(|(address, rule)| (to_address(*address).canonical().0, *rule))
+            .collect()
     }
 }
 

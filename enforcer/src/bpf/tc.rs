@@ -34,6 +34,11 @@ pub(super) const INGRESS: &str = "enforcer_in";
 /// Program and filter name of the egress hook of containers' interfaces.
 pub(super) const EGRESS: &str = "enforcer_out";
 
+/// Program and filter name of the egress hook of the host's other devices.
+pub(super) const UPLINK: &str = "enforcer_uplink";
+/// Program and filter name of the egress hook of devices inside containers' network namespaces.
+pub(super) const DEVICE: &str = "enforcer_device";
+
 /// What a network device is to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
@@ -62,6 +67,7 @@ pub struct Device {
 const PRIORITY: u16 = 1;
 /// One fixed handle, which nobody else chooses: attaching again replaces the program atomically, and only ours.
 const HANDLE: TcHandle = TcHandle::new(0, 0xe4f0);
+
 /// Attaches TC hooks, and knows which devices have theirs.
 #[derive(Debug)]
 pub(super) struct Tc {
@@ -87,7 +93,8 @@ impl Role {
     const fn hooks(self) -> &'static [(&'static str, TcAttachType)] {
         match self {
             Self::Container => &[(INGRESS, TcAttachType::Ingress), (EGRESS, TcAttachType::Egress)],
-            Self::Uplink | Self::Device => &[],
+            Self::Uplink => &[(UPLINK, TcAttachType::Egress)],
+            Self::Device => &[(DEVICE, TcAttachType::Egress)],
         }
     }
 }

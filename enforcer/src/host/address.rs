@@ -9,9 +9,10 @@ use rtnetlink::{
     Handle, LinkUnspec,
     packet_route::{
         address::{AddressAttribute, AddressMessage, AddressScope},
-        link::LinkFlags,
+        link::{LinkFlags, LinkMessage},
     },
 };
+use tokio::runtime;
 
 use super::{
     HostError,
@@ -51,6 +52,29 @@ pub async fn remove(address: Ipv4Addr) -> Result<(), HostError> {
             .map_err(netlink_error(operation))
     })
     .await
+}
+
+/// Names of the devices other than loopback that have the address. Must not be called in a runtime.
+pub fn holders(address: Ipv4Addr) -> Result<Vec<String>, HostError> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .map_err(|source| HostError::Socket { source })?;
+    runtime.block_on(with_handle(async |handle| {
+        let wanted = AddressAttribute::Local(IpAddr::V4(address));
+        let listed = handle.address().get().execute().try_collect().await;
+        let addresses: Vec<AddressMessage> = listed.map_err(netlink_error("list addresses".to_owned()))?;
+        let links = handle.link().get().execute().try_collect().await;
+        let links: Vec<LinkMessage> = links.map_err(netlink_error("list network devices".to_owned()))?;
+        let holds = |link: &LinkMessage| {
+            let mut own = addresses.iter().filter(|one| one.header.index == link.header.index);
+            own.any(|one| one.attributes.contains(&wanted))
+        };
+        let elsewhere = links
+            .iter()
+            .filter(|link| !link.header.flags.contains(LinkFlags::Loopback) && holds(link));
+        Ok(elsewhere.filter_map(name_of).collect())
+    }))
 }
 
 /// Index of the loopback device, whatever its name, up.

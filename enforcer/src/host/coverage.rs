@@ -170,6 +170,12 @@ impl Coverage {
     }
 }
 
+/// The devices of this process's network namespace that get packet hooks.
+pub fn own_devices() -> Result<Vec<Device>, HostError> {
+    let own = Namespace::own()?;
+    Ok(own.enter(|| devices(&own, true))?.unwrap_or_default())
+}
+
 /// Removes packet hooks from the devices of every namespace, where they are not pinned.
 pub fn detach(cgroups: &CgroupFs, root: &Path) -> Result<(), HostError> {
     let own = Namespace::own()?;

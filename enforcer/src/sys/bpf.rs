@@ -16,6 +16,7 @@ const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
 const BPF_LINK_DETACH: libc::c_int = 34;
@@ -63,6 +64,22 @@ struct InfoAttributes {
     bpf_fd: u32,
     info_length: u32,
     info: u64,
+}
+
+/// `union bpf_attr` for `BPF_PROG_QUERY` (linux/bpf.h).
+#[repr(C)]
+struct QueryAttributes {
+    target: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    program_ids: u64,
+    count: u32,
+    padding: u32,
+    program_attach_flags: u64,
+    link_ids: u64,
+    link_attach_flags: u64,
+    revision: u64,
 }
 
 /// The beginning of `struct bpf_link_info` (linux/bpf.h), with the attach points we have.
@@ -129,6 +146,10 @@ pub(crate) enum LinkTarget {
 /// What a program is.
 #[derive(Clone, Debug)]
 pub(crate) struct ProgramInfo {
+    /// Its name, cut off at 15 bytes.
+    pub(crate) name: String,
+    /// Who loaded it.
+    pub(crate) owner: u32,
     /// When, since the machine was started.
     pub(crate) loaded: Duration,
     /// How long it ran altogether.
@@ -137,8 +158,24 @@ pub(crate) struct ProgramInfo {
     pub(crate) run_count: u64,
 }
 
+/// The programs at one attach point.
+#[derive(Clone, Debug)]
+pub(crate) struct Attached {
+    /// Their numbers, in the order in which they run.
+    pub(crate) program_ids: Vec<u32>,
+    /// How they were attached: [`ALLOW_OVERRIDE`], [`ALLOW_MULTIPLE`], or 0, which forbids others.
+    pub(crate) flags: u32,
+}
+
+/// `BPF_F_ALLOW_OVERRIDE`: descendants may have another program instead.
+pub(crate) const ALLOW_OVERRIDE: u32 = 1;
+/// `BPF_F_ALLOW_MULTI`: others may be attached too, here and below.
+pub(crate) const ALLOW_MULTIPLE: u32 = 2;
+
 /// `BPF_LINK_TYPE_TCX`
 const LINK_TYPE_TCX: u32 = 11;
+/// More programs at one attach point than these are not told.
+const MOST_PROGRAMS: usize = 64;
 
 /// Attaches a program to a cgroup, for as long as the link is open or pinned. Linux 5.7.
 pub(crate) fn create_link(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<OwnedFd> {
@@ -228,10 +265,37 @@ pub(crate) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
 /// What a program is. Linux 5.1.
 pub(crate) fn program_info(program: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
     let raw: RawProgramInfo = info(program)?;
+    let name = raw.name.split(|byte| *byte == 0).next().unwrap_or_default();
     Ok(ProgramInfo {
+        name: String::from_utf8_lossy(name).into_owned(),
+        owner: raw.created_by_uid,
         loaded: Duration::from_nanos(raw.load_time),
         run_time: Duration::from_nanos(raw.run_time),
         run_count: raw.run_count,
+    })
+}
+
+/// The programs at an attach point: a cgroup by its descriptor, or a device by its index. Linux 4.15; devices 6.6.
+pub(crate) fn query(target: u32, attach_type: u32) -> io::Result<Attached> {
+    let mut program_ids = vec![0_u32; MOST_PROGRAMS];
+    let mut attributes = QueryAttributes {
+        target,
+        attach_type,
+        query_flags: 0,
+        attach_flags: 0,
+        program_ids: program_ids.as_mut_ptr() as u64,
+        count: u32::try_from(MOST_PROGRAMS).unwrap_or(0),
+        padding: 0,
+        program_attach_flags: 0,
+        link_ids: 0,
+        link_attach_flags: 0,
+        revision: 0,
+    };
+    call(BPF_PROG_QUERY, &mut attributes)?;
+    program_ids.truncate(usize::try_from(attributes.count).unwrap_or(0));
+    Ok(Attached {
+        program_ids,
+        flags: attributes.attach_flags,
     })
 }
 
