@@ -18,6 +18,7 @@ use nix::errno::Errno;
 /// The directory beside this file.
 mod kernel {
     mod bind;
+    mod check;
     mod connect;
     mod coverage;
     mod egress;

@@ -74,13 +74,23 @@ fn packet_sockets_seen_by(pid: i32) -> BTreeSet<u64> {
 
 fn guarded(config: &Config) -> Result<impl Iterator<Item = Process>, Problem> {
     let processes = procfs::process::all_processes().map_err(|error| Problem::told(&error).warn())?;
-    let own = cgroups(config)?.own().map_err(|error| Problem::told(&error).warn())?;
+    let tree = cgroups(config)?;
+    let own = tree.own().map_err(|error| Problem::told(&error).warn())?;
     let rules = kernel::rules(config, &own);
+    let root = config
+        .cgroups
+        .root
+        .as_deref()
+        .unwrap_or_else(|| tree.mount())
+        .to_owned();
+    let is_guarded = move |cgroup: &Path| {
+        tree.absolute(cgroup).starts_with(&root) && rules.treatment(cgroup).class == CgroupClass::Guarded
+    };
     Ok(processes.flatten().filter(move |process| {
         let cgroups = process.cgroups().into_iter().flatten();
         let mut unified = cgroups.filter(|cgroup| cgroup.hierarchy == 0);
         // A kernel thread never asks for credentials.
         let is_user = process.exe().is_ok();
-        is_user && unified.any(|cgroup| rules.treatment(Path::new(&cgroup.pathname)).class == CgroupClass::Guarded)
+        is_user && unified.any(|cgroup| is_guarded(Path::new(&cgroup.pathname)))
     }))
 }
