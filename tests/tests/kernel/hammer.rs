@@ -1,4 +1,4 @@
-//! Clients that never stop trying, while the enforcer is killed, restarted and replaced at random.
+//! Clients that never stop trying, while the enforcer is killed, restarted, replaced and reloaded at random.
 //!
 //! Nothing may leak and nobody may be taken for another, whatever happens. Service may pause: after each action the
 //! test waits until every client is served again, and tells the longest any of them had to wait.
@@ -37,7 +37,7 @@ const DEADLINE: Duration = Duration::from_mins(1);
 /// What clients in the field wait for a connection or an answer before they try once more: SDKs' default.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// A client rests no longer than this between two rounds.
-const LONGEST_REST: Duration = Duration::from_millis(100);
+const LONGEST_REST: Duration = Duration::from_millis(500);
 /// A start that is cut short lasts less than this.
 const SHORTEST_START: u64 = 500;
 
@@ -50,11 +50,22 @@ enum Action {
     Restart,
     /// Killed, and killed once more in the middle of its next start.
     KillStarting,
-    /// Stopped, and started on what an older version has pinned.
+    /// Killed, and started on what an older version has pinned.
     Upgrade,
+    /// Replaced by another that takes its place.
+    TakeOver,
+    /// Told to read its configuration again.
+    Reload,
 }
 
-const ACTIONS: [Action; 4] = [Action::Kill, Action::Restart, Action::KillStarting, Action::Upgrade];
+const ACTIONS: [Action; 6] = [
+    Action::Kill,
+    Action::Restart,
+    Action::KillStarting,
+    Action::Upgrade,
+    Action::TakeOver,
+    Action::Reload,
+];
 
 /// A generator of numbers nobody needs to be unpredictable (xorshift).
 struct Dice(u64);
@@ -124,6 +135,13 @@ impl Action {
                 scene.enforcer().kill()?;
                 let layout = |number: u32| scene.path(&format!("/sys/fs/bpf/enforcer/{number}"));
                 fs::rename(layout(ABI_VERSION), layout(ABI_VERSION - 1)).context("cannot rename the layout")?;
+            }
+            Self::TakeOver => return scene.enforcer().take_over().map(drop),
+            Self::Reload => {
+                let reload = scene.enforcer().run(["reload"])?;
+                let said = String::from_utf8_lossy(&reload.stderr);
+                ensure!(reload.status.success(), "it did not reload: {said}");
+                return Ok(());
             }
         }
         scene.enforcer().start()
