@@ -76,6 +76,12 @@ pub(crate) fn identity_of_setter(context: *mut bpf_sockopt) -> Identity {
     identity((unsafe { bpf_get_netns_cookie(context.cast()) }, 0))
 }
 
+/// Identity of the calling process, from a context that tells nothing of the socket.
+#[inline(always)]
+pub(crate) fn identity_of_task() -> Identity {
+    identity((0, 0))
+}
+
 #[inline(always)]
 fn identity((netns_cookie, socket_cookie): (u64, u64)) -> Identity {
     let pid_tgid = bpf_get_current_pid_tgid();

@@ -129,7 +129,8 @@ impl Bpf {
     /// attached yet, see [`Bpf::attach`]; what an earlier enforcer left attached goes on meanwhile.
     pub fn load(config: &Config) -> Result<Self, BpfError> {
         let pins = Pins::open(&config.pin_dir)?;
-        let mut ebpf = load::load(&pins.maps())?;
+        let types = load::kernel_types()?;
+        let mut ebpf = load::load(&pins.maps(), &types)?;
         let mut tables = Tables::try_new(&mut ebpf)?;
         // The settings are written last, so that a start killed before that carries over again.
         let are_new = tables.are_new()?;
@@ -138,7 +139,7 @@ impl Bpf {
             _ => None,
         };
         tables.write(config)?;
-        load::load_programs(&mut ebpf)?;
+        load::load_programs(&mut ebpf, &types)?;
         Ok(Self {
             ebpf,
             tables: Some(tables),
@@ -218,8 +219,9 @@ impl Bpf {
 
 /// Whether this kernel takes the object: loads it without attaching or pinning anything.
 pub fn probe() -> Result<(), BpfError> {
-    let mut ebpf = load::load_unpinned()?;
-    load::load_programs(&mut ebpf)
+    let types = load::kernel_types()?;
+    let mut ebpf = load::load_unpinned(&types)?;
+    load::load_programs(&mut ebpf, &types)
 }
 
 fn carry_over(maps: PathBuf, ebpf: &mut Ebpf) -> Result<Older, BpfError> {

@@ -1,15 +1,21 @@
 //! `cgroup/setsockopt`: `int (struct bpf_sockopt *)`, 1 = go on, 0 = EPERM. Linux 5.3; the helpers used here for the
-//! caller's identity 6.1.
+//! caller's identity 6.1. Beside it `lsm_cgroup/socket_setsockopt`: `int (struct socket *, int, int)`, the same answers.
+//! Linux 6.0, where the BPF LSM is active.
 //!
 //! Two options take a socket's packets past the queueing layer, and with it past TC egress, which is all that sees them
 //! on a device without a host side: `PACKET_QDISC_BYPASS`, and the memory of `AF_XDP`. Whatever their value is, containers
-//! may not set them. The hook runs for 64-bit system calls only.
+//! may not set them. The first hook does not run for 32-bit system calls, which every 64-bit process can make; the second
+//! one does, but not every kernel has it switched on.
 
-use aya_ebpf::{bindings::bpf_sockopt, macros::cgroup_sockopt, programs::SockoptContext};
+use aya_ebpf::{
+    macros::{cgroup_sockopt, lsm_cgroup},
+    programs::{LsmContext, SockoptContext},
+};
 use enforcer_common::{
     address::{Address, target},
     cgroup::CgroupClass,
     event::{Hook, Outcome},
+    identity::Identity,
     verdict::Reason,
 };
 
@@ -17,7 +23,7 @@ use super::{CONTINUE, REFUSE, answer};
 use crate::{
     emit::{Decision, emit},
     rules::settings,
-    sender::{identity_of_setter, treatment_of_caller},
+    sender::{identity_of_setter, identity_of_task, treatment_of_caller},
 };
 
 const SOL_PACKET: i32 = 263;
@@ -39,14 +45,31 @@ pub(crate) fn setsockopt(context: SockoptContext) -> i32 {
         }
         ((*option).level, (*option).optname)
     };
-    match which {
-        (SOL_PACKET, PACKET_QDISC_BYPASS) | (SOL_XDP, XDP_UMEM_REG) => refuse(option),
-        _ => CONTINUE,
+    if is_bypass(which) {
+        refuse(|| identity_of_setter(option))
+    } else {
+        CONTINUE
     }
 }
 
+#[lsm_cgroup(hook = "socket_setsockopt")]
+pub(crate) fn lsm_setsockopt(context: LsmContext) -> i32 {
+    if is_bypass((context.arg(1), context.arg(2))) {
+        refuse(identity_of_task)
+    } else {
+        CONTINUE
+    }
+}
+
+const fn is_bypass(level_and_name: (i32, i32)) -> bool {
+    matches!(
+        level_and_name,
+        (SOL_PACKET, PACKET_QDISC_BYPASS) | (SOL_XDP, XDP_UMEM_REG)
+    )
+}
+
 #[inline(always)]
-fn refuse(option: *mut bpf_sockopt) -> i32 {
+fn refuse(identity: impl FnOnce() -> Identity) -> i32 {
     let treatment = treatment_of_caller();
     if matches!(treatment.class, CgroupClass::Host) {
         return CONTINUE;
@@ -60,7 +83,7 @@ fn refuse(option: *mut bpf_sockopt) -> i32 {
         observed: settings.observes(treatment),
         reason: Reason::PacketBypass,
         target: target::NONE,
-        identity: &identity_of_setter(option),
+        identity: &identity(),
         destination: &Address { words: [0; 4] },
         destination_port: 0,
         source: &Address { words: [0; 4] },

@@ -32,8 +32,31 @@ pub(super) enum Kind {
     SkbEgress,
     SockCreate,
     Sockopt,
+    /// An LSM hook by its kernel name, per cgroup.
+    Lsm(&'static str),
     SockOps,
     Classifier,
+}
+
+// === impl Kind ===
+
+impl Kind {
+    /// Whether this enforcer guards without such a hook, if less well. The BPF LSM is not built into every kernel, nor for
+    /// every architecture.
+    const fn is_optional(self) -> bool {
+        matches!(self, Self::Lsm(_))
+    }
+
+    /// The result of working on a hook; that an optional one failed is only told.
+    pub(super) fn require(self, result: Result<(), BpfError>) -> Result<(), BpfError> {
+        match result {
+            Err(error) if self.is_optional() => {
+                tracing::warn!(%error, "going on without this hook; `enforcer check` says what that means");
+                Ok(())
+            }
+            result => result,
+        }
+    }
 }
 
 /// Where a hook goes.
@@ -48,13 +71,14 @@ enum At {
 }
 
 /// Every hook, in the order of attachment: whoever hands identities on comes before who sends connections here. All of
-/// them are required, and load on Linux 6.1 and newer.
-const HOOKS: [(&str, Kind, At); 15] = [
+/// them load on Linux 6.1 and newer, and all are required but that of the LSM.
+const HOOKS: [(&str, Kind, At); 16] = [
     ("sock_ops_own", Kind::SockOps, At::Own),
     ("sock_ops", Kind::SockOps, At::Root),
     ("egress", Kind::SkbEgress, At::Root),
     ("sock_create", Kind::SockCreate, At::Root),
     ("setsockopt", Kind::Sockopt, At::Root),
+    ("lsm_setsockopt", Kind::Lsm("socket_setsockopt"), At::Root),
     ("bind4", Kind::SockAddr, At::Root),
     ("bind6", Kind::SockAddr, At::Root),
     ("connect4", Kind::SockAddr, At::Root),
@@ -85,7 +109,7 @@ pub(super) fn attach(ebpf: &mut Ebpf, config: &Config, pins: &Pins) -> Result<()
         let directory = link_directory(&pins.links(), cgroup, &opened)?;
         for (hook, kind, _) in &hooks {
             let program = ebpf.program_mut(hook).ok_or(BpfError::Missing { what: hook })?;
-            attach_pinned(program, (hook, *kind), &opened, &directory.join(hook))?;
+            kind.require(attach_pinned(program, (hook, *kind), &opened, &directory.join(hook)))?;
         }
         kept.extend(hooks.iter().map(|(hook, ..)| directory.join(hook)));
     }
@@ -119,12 +143,15 @@ fn attach_pinned(
             })
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if matches!(kind, Kind::Sockopt) {
-                return attach_sockopt(program, hook, cgroup, pin);
-            }
-            let link = create_link(program, (hook, kind), cgroup)?;
-            link.pin(pin).map_err(|source| BpfError::Pin { hook, source })?;
-            Ok(())
+            let attach_type = match kind {
+                Kind::Sockopt => sys::bpf::CGROUP_SETSOCKOPT,
+                Kind::Lsm(_) => sys::bpf::LSM_CGROUP,
+                Kind::SockAddr | Kind::SkbEgress | Kind::SockCreate | Kind::SockOps | Kind::Classifier => {
+                    let link = create_link(program, (hook, kind), cgroup)?;
+                    return link.pin(pin).map(drop).map_err(|source| BpfError::Pin { hook, source });
+                }
+            };
+            attach_raw(program, (hook, attach_type), cgroup, pin)
         }
         Err(source) => Err(file_error("open pinned link", pin, source)),
     }
@@ -158,13 +185,18 @@ fn create_link(program: &mut Program, (hook, kind): (&'static str, Kind), cgroup
             let id = program.attach(cgroup, mode).map_err(failed)?;
             program.take_link(id).map_err(failed)?.try_into()
         }
-        Kind::Sockopt | Kind::Classifier => return Err(failed(ProgramError::UnexpectedProgramType)),
+        Kind::Sockopt | Kind::Lsm(_) | Kind::Classifier => return Err(failed(ProgramError::UnexpectedProgramType)),
     };
     link.map_err(|source| BpfError::Link { hook, source })
 }
 
-/// aya 0.14 attaches such a program, but does not give its link away.
-fn attach_sockopt(program: &Program, hook: &'static str, cgroup: &File, pin: &Path) -> Result<(), BpfError> {
+/// aya 0.14 attaches such programs too, but does not give their links away.
+fn attach_raw(
+    program: &Program,
+    (hook, attach_type): (&'static str, u32),
+    cgroup: &File,
+    pin: &Path,
+) -> Result<(), BpfError> {
     let program = program.fd().map_err(|source| hook_error("attach", hook, source))?;
     let failed = |operation| {
         move |source| BpfError::Syscall {
@@ -172,8 +204,7 @@ fn attach_sockopt(program: &Program, hook: &'static str, cgroup: &File, pin: &Pa
             source,
         }
     };
-    let link = sys::bpf::create_link(program.as_fd(), cgroup.as_fd(), sys::bpf::CGROUP_SETSOCKOPT)
-        .map_err(failed("attach"))?;
+    let link = sys::bpf::create_link(program.as_fd(), cgroup.as_fd(), attach_type).map_err(failed("attach"))?;
     sys::bpf::pin(link.as_fd(), pin).map_err(failed("pin"))
 }
 

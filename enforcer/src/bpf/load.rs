@@ -3,8 +3,11 @@
 use std::path::Path;
 
 use aya::{
-    Ebpf, EbpfLoader,
-    programs::{CgroupSkb, CgroupSock, CgroupSockAddr, CgroupSockopt, Program, ProgramError, SchedClassifier, SockOps},
+    Btf, Ebpf, EbpfLoader,
+    programs::{
+        CgroupSkb, CgroupSock, CgroupSockAddr, CgroupSockopt, LsmCgroup, Program, ProgramError, SchedClassifier,
+        SockOps,
+    },
 };
 
 use super::{
@@ -28,9 +31,15 @@ const PINNED_MAPS: [&str; 10] = [
     "COUNTERS",
 ];
 
+/// The kernel's own types. Reading them takes most of the time of a start, so it is done once.
+pub(super) fn kernel_types() -> Result<Btf, BpfError> {
+    Ok(Btf::from_sys_fs().map_err(aya::EbpfError::from)?)
+}
+
 /// Parses the object and creates its maps, or adopts those pinned in `maps`.
-pub(super) fn load(maps: &Path) -> Result<Ebpf, BpfError> {
+pub(super) fn load(maps: &Path, types: &Btf) -> Result<Ebpf, BpfError> {
     let mut loader = EbpfLoader::new();
+    loader.btf(Some(types));
     for name in PINNED_MAPS {
         loader.map_pin_path(name, maps.join(name));
     }
@@ -38,15 +47,15 @@ pub(super) fn load(maps: &Path) -> Result<Ebpf, BpfError> {
 }
 
 /// As [`load`], with maps that vanish with the process.
-pub(super) fn load_unpinned() -> Result<Ebpf, BpfError> {
-    Ok(EbpfLoader::new().load(OBJECT)?)
+pub(super) fn load_unpinned(types: &Btf) -> Result<Ebpf, BpfError> {
+    Ok(EbpfLoader::new().btf(Some(types)).load(OBJECT)?)
 }
 
-/// Loads every program of the object into the kernel.
-pub(super) fn load_programs(ebpf: &mut Ebpf) -> Result<(), BpfError> {
+/// Loads every program of the object into the kernel; one of an optional hook may fail.
+pub(super) fn load_programs(ebpf: &mut Ebpf, types: &Btf) -> Result<(), BpfError> {
     for (hook, kind) in hooks() {
         let program = ebpf.program_mut(hook).ok_or(BpfError::Missing { what: hook })?;
-        load_program(program, kind).map_err(|source| {
+        let loaded = load_program(program, kind, types).map_err(|source| {
             // The verifier's log is long; it goes where people debug, not into the error's line.
             tracing::debug!(hook, error = ?source, "the kernel refused a program");
             let hint = "; `enforcer check` tells what this kernel lacks, ENFORCER_LOG=debug shows the verifier's log";
@@ -56,17 +65,19 @@ pub(super) fn load_programs(ebpf: &mut Ebpf) -> Result<(), BpfError> {
                 source: Box::new(source),
                 hint,
             }
-        })?;
+        });
+        kind.require(loaded)?;
     }
     Ok(())
 }
 
-fn load_program(program: &mut Program, kind: Kind) -> Result<(), ProgramError> {
+fn load_program(program: &mut Program, kind: Kind, types: &Btf) -> Result<(), ProgramError> {
     match kind {
         Kind::SockAddr => <&mut CgroupSockAddr>::try_from(program)?.load(),
         Kind::SkbEgress => <&mut CgroupSkb>::try_from(program)?.load(),
         Kind::SockCreate => <&mut CgroupSock>::try_from(program)?.load(),
         Kind::Sockopt => <&mut CgroupSockopt>::try_from(program)?.load(),
+        Kind::Lsm(name) => <&mut LsmCgroup>::try_from(program)?.load(name, types),
         Kind::SockOps => <&mut SockOps>::try_from(program)?.load(),
         Kind::Classifier => <&mut SchedClassifier>::try_from(program)?.load(),
     }

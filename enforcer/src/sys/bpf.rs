@@ -24,6 +24,9 @@ const BPF_LINK_DETACH: libc::c_int = 34;
 /// `BPF_CGROUP_SETSOCKOPT`, an attach type (linux/bpf.h).
 pub(crate) const CGROUP_SETSOCKOPT: u32 = 22;
 
+/// `BPF_LSM_CGROUP`, an attach type (linux/bpf.h).
+pub(crate) const LSM_CGROUP: u32 = 43;
+
 /// `union bpf_attr` for `BPF_OBJ_PIN` and `BPF_OBJ_GET` (linux/bpf.h).
 #[repr(C)]
 struct ObjectAttributes {
