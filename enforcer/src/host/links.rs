@@ -50,9 +50,12 @@ async fn list(handle: &Handle) -> Result<Vec<LinkMessage>, HostError> {
 ///
 /// Every veth of the host leads into a container or may in a moment: one whose peer is on the host too costs nothing and
 /// hurts nobody. A veth inside a container is seen on the host's side. Devices without Ethernet headers reach no metadata
-/// service.
+/// service. What a packet socket puts on the host's loopback comes back as if it were received, and is forwarded.
 fn role(link: &LinkMessage, is_own: bool) -> Option<Role> {
-    if link.header.flags.contains(LinkFlags::Loopback) || link.header.link_layer_type != LinkLayerType::Ether {
+    if link.header.flags.contains(LinkFlags::Loopback) {
+        return is_own.then_some(Role::Uplink);
+    }
+    if link.header.link_layer_type != LinkLayerType::Ether {
         return None;
     }
     match (is_veth(link), is_own) {
@@ -127,12 +130,11 @@ mod tests {
                 Some(Role::Uplink),
                 Some(Role::Device),
             ),
-            (None, LinkLayerType::Loopback, LinkFlags::Loopback, None, None),
             (
-                Some(InfoKind::Dummy),
-                LinkLayerType::Ether,
-                LinkFlags::Loopback,
                 None,
+                LinkLayerType::Loopback,
+                LinkFlags::Loopback,
+                Some(Role::Uplink),
                 None,
             ),
             (Some(InfoKind::Wireguard), LinkLayerType::None, up, None, None),
