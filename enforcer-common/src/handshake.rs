@@ -26,6 +26,10 @@ pod! {
     }
 }
 
+/// How many connections of one cgroup may be on their way at once. A connection is on its way for a round trip, so that
+/// this is far above what anybody needs, and far below the number of entries the handshake map has.
+pub const MAX_IN_FLIGHT: i64 = 1_024;
+
 /// States of a handshake. The numbers are part of the ABI.
 pub mod state {
     /// One network namespace announced the connection.

@@ -120,7 +120,7 @@ numbered! {
 
         /// Two network namespaces claimed one connection tuple, and no packet settled whose it is.
         HandshakeAmbiguous = 30 "handshake_ambiguous",
-        /// The handshake map (or socket storage) is full.
+        /// The handshake map (or socket storage) is full, or the sender's cgroup has too many connections on their way.
         HandshakeNotStored = 31 "handshake_not_stored",
         /// A connection reached the enforcer without anybody having announced it.
         HandshakeMissing = 32 "handshake_missing",

@@ -16,6 +16,7 @@ use enforcer_common::{
 };
 
 use crate::{
+    budget,
     emit::count,
     maps::{ACCEPTED, HANDSHAKES, SENDERS, storage},
     origin::{full_socket_of, is_in_root_cgroup},
@@ -31,10 +32,15 @@ fn sender_of(socket: *mut bpf_sock) -> Option<&'static Identity> {
     unsafe { storage(&SENDERS, socket, ptr::null_mut()).as_ref() }
 }
 
-/// Puts the identity into the client socket's storage. `false`: no memory; the connect must be refused.
+/// Puts the identity into the client socket's storage. `false`: no memory, or too many connections of its cgroup are on
+/// their way; the connect must be refused.
 #[inline(always)]
 pub(crate) fn remember(socket: *mut bpf_sock, identity: &mut Identity) -> bool {
-    let slot = storage(&SENDERS, socket, identity);
+    let slot = if budget::is_spent(identity) {
+        ptr::null_mut()
+    } else {
+        storage(&SENDERS, socket, identity)
+    };
     if slot.is_null() {
         count(Counter::HandshakesNotStored);
         return false;
@@ -55,7 +61,8 @@ pub(crate) fn announce(socket: *mut bpf_sock, key: &HandshakeKey) -> Result<(), 
         state: state::CLAIMED,
         reserved: 0,
     };
-    if HANDSHAKES.insert(key, claimed, BPF_NOEXIST.into()).is_ok() {
+    if !budget::is_spent(identity) && HANDSHAKES.insert(key, claimed, BPF_NOEXIST.into()).is_ok() {
+        budget::begin(identity);
         count(Counter::HandshakesRecorded);
         return Ok(());
     }
@@ -68,6 +75,8 @@ pub(crate) fn announce(socket: *mut bpf_sock, key: &HandshakeKey) -> Result<(), 
     let present = unsafe { &mut *present };
     if present.identity.netns_cookie == identity.netns_cookie {
         // In one namespace a tuple has one owner at a time: the earlier one is gone.
+        budget::end(&present.identity);
+        budget::begin(identity);
         *present = claimed;
         count(Counter::HandshakesRecorded);
         return Ok(());
@@ -82,11 +91,12 @@ pub(crate) fn announce(socket: *mut bpf_sock, key: &HandshakeKey) -> Result<(), 
 /// Takes back the announcement of a client socket that closes before it was accepted.
 #[inline(always)]
 pub(crate) fn abandon(key: &HandshakeKey, socket_cookie: u64) {
-    // SAFETY: the value is read at once.
-    let Some(present) = (unsafe { HANDSHAKES.get(key) }) else {
+    // SAFETY: the value is copied at once, before the entry is removed.
+    let Some(identity) = (unsafe { HANDSHAKES.get(key) }).map(|present| present.identity) else {
         return;
     };
-    if present.identity.socket_cookie == socket_cookie && HANDSHAKES.remove(key).is_ok() {
+    if identity.socket_cookie == socket_cookie && HANDSHAKES.remove(key).is_ok() {
+        budget::end(&identity);
         count(Counter::HandshakesAbandoned);
     }
 }
@@ -104,6 +114,7 @@ pub(crate) fn accept(socket: *mut bpf_sock, key: &HandshakeKey) -> Result<(), Re
     };
     // Already gone means that its client closed this instant: the connection is dead anyway.
     if HANDSHAKES.remove(key).is_ok() {
+        budget::end(&handshake.identity);
         count(Counter::HandshakesAccepted);
     }
     if storage(&ACCEPTED, socket, &raw mut handshake).is_null() {
@@ -213,13 +224,16 @@ fn settle(key: &HandshakeKey, confirmed: &Handshake, at_host: bool) -> Result<()
             count(Counter::HandshakesAmbiguous);
             return Err(Reason::HandshakeAmbiguous);
         }
+        budget::end(&present.identity);
+        budget::begin(&confirmed.identity);
         *present = *confirmed;
         return Ok(());
     }
-    if HANDSHAKES.insert(key, confirmed, BPF_ANY.into()).is_err() {
+    if budget::is_spent(&confirmed.identity) || HANDSHAKES.insert(key, confirmed, BPF_ANY.into()).is_err() {
         count(Counter::HandshakesNotStored);
         return Err(Reason::HandshakeNotStored);
     }
+    budget::begin(&confirmed.identity);
     count(Counter::HandshakesRecorded);
     Ok(())
 }

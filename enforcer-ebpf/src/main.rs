@@ -20,6 +20,7 @@
     reason = "the kernel's contexts hold 16-bit ports in 32-bit fields, and its helpers take C integers"
 )]
 
+mod budget;
 mod emit;
 mod handshakes;
 mod hooks;

@@ -4,7 +4,7 @@ use core::ptr;
 
 use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
-    btf_maps::{Array, HashMap, PerCpuArray, RingBuf, SkStorage},
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, SkStorage},
     helpers::generated::bpf_sk_storage_get,
     macros::btf_map,
 };
@@ -43,6 +43,11 @@ pub(crate) static SENDERS: SkStorage<Identity> = SkStorage::new();
 /// arrives without identity and is refused. Not an LRU: a flood must not push out somebody else's entry.
 #[btf_map]
 pub(crate) static HANDSHAKES: HashMap<HandshakeKey, Handshake, 65_536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// Cgroup ID to the number of its entries in [`HANDSHAKES`]. An LRU: cgroups come and go, and one that is pushed out only
+/// gets its budget anew.
+#[btf_map]
+pub(crate) static IN_FLIGHT: LruHashMap<u64, i64, 8_192> = LruHashMap::new();
 
 /// The handshake of an accepted socket, read by the controller through the socket's file descriptor.
 #[btf_map]

@@ -18,13 +18,14 @@ use super::{
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/enforcer-hooks"));
 
 /// Every map that outlives the daemon.
-const PINNED_MAPS: [&str; 10] = [
+const PINNED_MAPS: [&str; 11] = [
     "SETTINGS",
     "PREFIXES",
     "ADDRESSES",
     "CLASSES",
     "SENDERS",
     "HANDSHAKES",
+    "IN_FLIGHT",
     "ACCEPTED",
     "OBSERVED",
     "EVENTS",
