@@ -22,7 +22,7 @@ pub mod packet;
 pub mod protocol;
 mod serve;
 
-pub use protocol::{DatagramStyle, Family, HeaderFrom, Patience};
+pub use protocol::{DatagramStyle, Family, HeaderFrom, Patience, SocketOption};
 pub use serve::run;
 
 /// How an attempt went.
@@ -196,7 +196,23 @@ impl Actor {
         self.attempt(&Command::Raw { to, header, bytes })
     }
 
-    /// Sends an Ethernet frame from a packet socket; what it carries begins with its `EtherType`.
+    /// Makes an IPv4 datagram socket of a protocol, and closes it.
+    pub fn create(&mut self, protocol: i32) -> Result<Attempt> {
+        self.attempt(&Command::Create { raw: false, protocol })
+    }
+
+    /// Makes a raw IPv4 socket of a protocol, and closes it.
+    pub fn create_raw(&mut self, protocol: i32) -> Result<Attempt> {
+        self.attempt(&Command::Create { raw: true, protocol })
+    }
+
+    /// Sets an option of a new socket.
+    pub fn set_option(&mut self, option: SocketOption) -> Result<Attempt> {
+        self.attempt(&Command::SetOption { option })
+    }
+
+    /// Sends an Ethernet frame from a packet socket, which tells the kernel that it is ARP; what the frame carries begins
+    /// with its `EtherType`.
     pub fn frame(&mut self, interface: &str, hardware: [u8; 6], carried: Vec<u8>) -> Result<Attempt> {
         self.attempt(&Command::Frame {
             interface: interface.into(),

@@ -51,7 +51,8 @@ const MARKERS: u32 = 5;
 /// What a scene is to have.
 #[derive(Debug, Default)]
 pub struct Builder {
-    tasks: Vec<(String, PathBuf)>,
+    tasks: Vec<(String, PathBuf, &'static str)>,
+    first_lines: &'static str,
     audit_file: Option<String>,
     upstream: Option<&'static str>,
 }
@@ -80,14 +81,37 @@ impl<T, F: FnOnce(&Path, &Place, Ipv4Addr) -> Result<T>> Start<T> for F {}
 impl Builder {
     /// Adds a task.
     #[must_use]
-    pub fn task(self, name: &str) -> Self {
-        self.task_in(name, ROOT)
+    pub fn task(mut self, name: &str) -> Self {
+        self.add(name, ROOT, "");
+        self
     }
 
     /// Adds a task whose cgroup is not below the one the enforcer attaches to.
     #[must_use]
-    pub fn outside_task(self, name: &str) -> Self {
-        self.task_in(name, OUTSIDE)
+    pub fn outside_task(mut self, name: &str) -> Self {
+        self.add(name, OUTSIDE, "");
+        self
+    }
+
+    /// Adds a task that is only observed.
+    #[must_use]
+    pub fn observed_task(mut self, name: &str) -> Self {
+        self.add(name, ROOT, "observe = true");
+        self
+    }
+
+    /// Adds a task that may use the metadata service.
+    #[must_use]
+    pub fn excepted_task(mut self, name: &str) -> Self {
+        self.add(name, ROOT, r#"allow = ["imds"]"#);
+        self
+    }
+
+    /// Has the enforcer only observe, whoever it is.
+    #[must_use]
+    pub fn observing(mut self) -> Self {
+        self.first_lines = r#"mode = "observe""#;
+        self
     }
 
     /// Has the enforcer stand in front of an ECS agent, which the lab does not have.
@@ -104,10 +128,9 @@ impl Builder {
         self
     }
 
-    fn task_in(mut self, name: &str, parent: &str) -> Self {
+    fn add(&mut self, name: &str, parent: &str, line: &'static str) {
         let cgroup = Path::new(parent).join("tasks").join(name);
-        self.tasks.push((name.to_owned(), cgroup));
-        self
+        self.tasks.push((name.to_owned(), cgroup, line));
     }
 
     /// Builds the scene and starts the enforcer.
@@ -132,7 +155,7 @@ impl Builder {
         let tasks = self
             .tasks
             .iter()
-            .map(|(name, cgroup)| Task::generate(name, cgroup.clone()))
+            .map(|(name, cgroup, line)| Task::generate(name, cgroup.clone(), line))
             .collect::<Result<Vec<_>>>()?;
         for cgroup in [HOST, SERVICE, OUTSIDE, LAB]
             .map(Path::new)
@@ -143,7 +166,8 @@ impl Builder {
         }
         let audit = self.audit_file.as_deref().unwrap_or("-");
         let upstream = self.upstream.unwrap_or("embedded");
-        let configuration = task::configuration(&mount, &Path::new("/").join(&name), &tasks, [audit, upstream]);
+        let cgroups = task::configuration(&mount, &Path::new("/").join(&name), &tasks, [audit, upstream]);
+        let configuration = format!("{}\n{cgroups}", self.first_lines);
         write_configuration(&keeper, &configuration, &tasks)?;
 
         let of_lab = |network: &NetNs| Place {

@@ -23,13 +23,15 @@ use crate::{
 pub const BRIDGE_HARDWARE: [u8; 6] = [0x02, 0, 0, 0x77, 0, 1];
 /// The host, as bridge containers see it.
 pub const BRIDGE_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
-const BRIDGE_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
+/// The same over IPv6.
+pub const BRIDGE_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
 
 /// The instance metadata service over IPv4.
 pub const IMDS_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// The instance metadata service over IPv6.
 pub const IMDS_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x254);
-const IMDS_HARDWARE: [u8; 6] = [0x02, 0, 0, 0x77, 1, 2];
+/// Hardware address of the metadata service, and the host's interface to it.
+pub const IMDS_HARDWARE: [u8; 6] = [0x02, 0, 0, 0x77, 1, 2];
 const IMDS_HOST_HARDWARE: [u8; 6] = [0x02, 0, 0, 0x77, 1, 1];
 const IMDS_HOST_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 1);
 const IMDS_HOST_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 1, 0, 0, 0, 0, 0, 1);

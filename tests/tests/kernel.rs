@@ -18,16 +18,22 @@ use nix::errno::Errno;
 /// The directory beside this file.
 mod kernel {
     mod bind;
+    mod budget;
     mod check;
     mod connect;
     mod coverage;
+    mod detour;
+    mod device;
     mod egress;
     mod foreign;
     mod hammer;
     mod handover;
     mod lifecycle;
+    mod observe;
     mod reload;
     mod sendmsg;
+    mod setsockopt;
+    mod sock_create;
     mod sock_ops;
     mod stale_sockets;
     mod tc;

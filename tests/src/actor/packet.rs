@@ -1,11 +1,13 @@
 //! Packets written by hand.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4, SocketAddrV6};
 
 use enforcer_common::verdict::{TCP, UDP};
 
 /// The `EtherType` of IPv4.
 const IPV4: [u8; 2] = [0x08, 0x00];
+/// The `EtherType` of IPv6.
+const IPV6: [u8; 2] = [0x86, 0xdd];
 /// A VLAN tag (IEEE 802.1Q) with ID 0, which means no VLAN at all.
 const TAG: [u8; 4] = [0x81, 0x00, 0x00, 0x00];
 /// The flag of a connection's first packet.
@@ -25,6 +27,12 @@ pub fn untagged(packet: &[u8]) -> Vec<u8> {
     [&IPV4, packet].concat()
 }
 
+/// An IPv6 packet as a frame carries it.
+#[must_use]
+pub fn untagged_v6(packet: &[u8]) -> Vec<u8> {
+    [&IPV6, packet].concat()
+}
+
 /// An IPv4 packet below two VLAN tags.
 #[must_use]
 pub fn double_tagged(packet: &[u8]) -> Vec<u8> {
@@ -34,7 +42,40 @@ pub fn double_tagged(packet: &[u8]) -> Vec<u8> {
 /// A UDP datagram in an IPv4 packet.
 #[must_use]
 pub fn udp_packet(from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Vec<u8> {
-    ipv4(*from.ip(), *to.ip(), UDP, &udp(from.port(), to.port(), payload))
+    ipv4([*from.ip(), *to.ip()], &[], UDP, &udp(from.port(), to.port(), payload))
+}
+
+/// A UDP datagram in an IPv4 packet that goes to `to`, and is to go on from there to `onwards` (loose source route).
+#[must_use]
+pub fn source_routed_packet(from: SocketAddrV4, to: SocketAddrV4, onwards: Ipv4Addr) -> Vec<u8> {
+    let options = [&[1, 131, 7, 4][..], &onwards.octets()].concat();
+    let datagram = udp(from.port(), to.port(), b"lab!");
+    ipv4([*from.ip(), *to.ip()], &options, UDP, &datagram)
+}
+
+/// A UDP datagram in an IPv6 packet, behind extension headers of these kinds, eight bytes each.
+#[must_use]
+pub fn extended_packet(from: SocketAddrV6, to: SocketAddrV6, headers: &[u8]) -> Vec<u8> {
+    let datagram = udp(from.port(), to.port(), b"lab!");
+    let chain = headers.iter().copied().chain([UDP]);
+    let kinds: Vec<u8> = chain.collect();
+    // Padding, or a routing header that has nothing left to do.
+    let extensions: Vec<u8> = kinds
+        .iter()
+        .skip(1)
+        .flat_map(|next| [*next, 0, 1, 0, 0, 0, 0, 0])
+        .collect();
+    [
+        &[0x60, 0, 0, 0][..],
+        &length(extensions.len() + datagram.len()),
+        kinds.get(..1).unwrap_or_default(),
+        &[64],
+        &from.ip().octets(),
+        &to.ip().octets(),
+        &extensions,
+        &datagram,
+    ]
+    .concat()
 }
 
 /// A UDP datagram, header included; it goes without a checksum, as IPv4 permits.
@@ -79,7 +120,7 @@ pub fn tcp_packet(from: SocketAddrV4, to: SocketAddrV4, flags: u8, payload: &[u8
         &unsigned,
     ]
     .concat();
-    ipv4(*from.ip(), *to.ip(), TCP, &segment(checksum(&pseudo)))
+    ipv4([*from.ip(), *to.ip()], &[], TCP, &segment(checksum(&pseudo)))
 }
 
 /// The same packet with a total length of 0, which large packets of the kernel's own have.
@@ -92,17 +133,20 @@ pub fn without_length(packet: &[u8]) -> Vec<u8> {
         .collect()
 }
 
-fn ipv4(from: Ipv4Addr, to: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+/// The length of the options is a multiple of four.
+fn ipv4([from, to]: [Ipv4Addr; 2], options: &[u8], protocol: u8, payload: &[u8]) -> Vec<u8> {
     let header = |checksum: [u8; 2]| {
-        let total = length(20 + payload.len());
+        let words = u8::try_from(5 + options.len() / 4).unwrap_or(15);
+        let total = length(20 + options.len() + payload.len());
         [
-            &[0x45, 0][..],
+            &[0x40 | words, 0][..],
             &total,
             &[0; 4],
             &[64, protocol],
             &checksum,
             &from.octets(),
             &to.octets(),
+            options,
         ]
         .concat()
     };

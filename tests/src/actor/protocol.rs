@@ -45,6 +45,17 @@ pub enum HeaderFrom {
     Sender,
 }
 
+/// A socket option that matters to the enforcer.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub enum SocketOption {
+    /// `PACKET_QDISC_BYPASS`
+    QdiscBypass,
+    /// `XDP_UMEM_REG`, on a socket that does not know it.
+    XdpMemory,
+    /// `SO_BINDTODEVICE` with a value longer than a page.
+    Long,
+}
+
 /// A test's command. Sockets have numbers that the test chooses.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Command {
@@ -88,6 +99,13 @@ pub(super) enum Command {
         interface: String,
         hardware: [u8; 6],
         carried: Vec<u8>,
+    },
+    Create {
+        raw: bool,
+        protocol: i32,
+    },
+    SetOption {
+        option: SocketOption,
     },
     Join {
         cgroup: PathBuf,

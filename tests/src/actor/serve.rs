@@ -2,9 +2,13 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    ffi::OsString,
     io::{self, ErrorKind},
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket},
-    os::fd::{AsRawFd, OwnedFd},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::ffi::OsStringExt,
+    },
     time::Duration,
 };
 
@@ -21,11 +25,12 @@ use nix::{
         time::{TimeVal, TimeValLike},
     },
 };
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     actor::{
         packet::ethernet,
-        protocol::{Answer, Command, DatagramStyle, Family, HeaderFrom, Patience},
+        protocol::{Answer, Command, DatagramStyle, Family, HeaderFrom, Patience, SocketOption},
     },
     cgroup,
     http::{Request, Response},
@@ -34,6 +39,11 @@ use crate::{
 
 /// How long a connect or an answer may take, also on an emulated machine.
 const PATIENCE: Duration = Duration::from_secs(8);
+
+/// The `EtherType` of ARP.
+const ETHERTYPE_ARP: u16 = 0x0806;
+/// More than a page.
+const LONG_VALUE: usize = 5_000;
 
 /// Answers commands until the test ends.
 pub fn run() -> Result<()> {
@@ -86,6 +96,11 @@ fn obey(sockets: &mut Sockets, command: Command) -> io::Result<Answer> {
             hardware,
             carried,
         } => send_frame(&interface, hardware, &carried)?,
+        Command::Create { raw, protocol } => {
+            let kind = if raw { Type::RAW } else { Type::DGRAM };
+            Socket::new(Domain::IPV4, kind, Some(Protocol::from(protocol)))?;
+        }
+        Command::SetOption { option } => set_option(option)?,
         Command::Join { cgroup } => cgroup::join(&cgroup).map_err(io::Error::other)?,
         Command::Crowd {
             to,
@@ -181,11 +196,45 @@ fn send_frame(interface: &str, hardware: [u8; 6], carried: &[u8]) -> io::Result<
         .filter(|entry| entry.interface_name == interface)
         .find_map(|entry| entry.address?.as_link_addr().copied())
         .ok_or(Errno::ENODEV)?;
-    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
+    let socket = packet_socket()?;
     bind(socket.as_raw_fd(), &link)?;
     let frame = ethernet(hardware, link.addr().unwrap_or_default(), carried);
     send(socket.as_raw_fd(), &frame, MsgFlags::empty())?;
     Ok(())
+}
+
+fn set_option(option: SocketOption) -> io::Result<()> {
+    let datagram = UdpSocket::bind("127.0.0.1:0")?.into();
+    match option {
+        SocketOption::QdiscBypass => set_number(&packet_socket()?, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS),
+        SocketOption::XdpMemory => set_number(&datagram, libc::SOL_XDP, libc::XDP_UMEM_REG),
+        SocketOption::Long => {
+            let mut name = b"lo".to_vec();
+            name.resize(LONG_VALUE, 0);
+            Ok(setsockopt(&datagram, sockopt::BindToDevice, &OsString::from_vec(name))?)
+        }
+    }
+}
+
+/// Sets an option that nix does not know to 1.
+fn set_number(socket: &OwnedFd, level: i32, option: i32) -> io::Result<()> {
+    let (value, length) = (
+        1_i32,
+        libc::socklen_t::try_from(size_of::<i32>()).map_err(io::Error::other)?,
+    );
+    #[expect(unsafe_code, reason = "setsockopt(2) for any option has no safe wrapper")]
+    // SAFETY: the value is readable for the length given, and outlives the call.
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), length) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+fn packet_socket() -> io::Result<OwnedFd> {
+    let protocol = Protocol::from(i32::from(ETHERTYPE_ARP.to_be()));
+    Ok(Socket::new(Domain::PACKET, Type::RAW, Some(protocol))?.into())
 }
 
 /// All connections first, then request by request on all of them before the first answer is read, so that the server

@@ -25,6 +25,8 @@ pub struct Task {
     pub secret_key: String,
     /// The session token.
     pub session_token: String,
+    /// A further line of its section in the configuration.
+    line: &'static str,
 }
 
 const ACCESS_KEY_ID: &str = "ASIALABLABLABLABLAB0";
@@ -33,7 +35,7 @@ const EXPIRATION: &str = "2099-01-02T03:04:05Z";
 // === impl Task ===
 
 impl Task {
-    pub(super) fn generate(name: &str, cgroup: PathBuf) -> Result<Self> {
+    pub(super) fn generate(name: &str, cgroup: PathBuf, line: &'static str) -> Result<Self> {
         Ok(Self {
             name: name.to_owned(),
             cgroup,
@@ -41,6 +43,7 @@ impl Task {
             role_arn: format!("arn:aws:iam::111122223333:role/{name}"),
             secret_key: format!("lab-secret-{}", random_hex::<16>()?),
             session_token: format!("lab-token-{}", random_hex::<32>()?),
+            line,
         })
     }
 
@@ -99,12 +102,14 @@ cgroups = ["{}"]
 credential-ids = ["{}"]
 role-arn = "{}"
 credentials-file = "{}"
+{}
 "#,
             self.name,
             scene.join(&self.cgroup).display(),
             self.credential_id,
             self.role_arn,
             self.credentials_file(),
+            self.line,
         )
     }
 }
