@@ -206,7 +206,7 @@ impl Bpf {
         self.tc.attach(&mut self.ebpf, device, &self.pins)
     }
 
-    /// Forgets every device that is gone. `namespaces` are those (by inode number) whose devices were listed, `devices`
+    /// Forgets every device that is gone. `namespaces` are those (by cookie) whose devices were listed, `devices`
     /// what they have (namespace and index).
     pub fn retain_devices(
         &mut self,

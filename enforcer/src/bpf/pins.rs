@@ -3,7 +3,7 @@
 //! ```text
 //! <pin_dir>/<layout>/maps/<MAP>                  shared state; adopted by the next start of the same layout
 //! <pin_dir>/links/<cgroup ID>/<hook>             attachments to cgroups
-//! <pin_dir>/links/tc/<namespace>/<device>/<hook> attachments to network devices, by inode number and index
+//! <pin_dir>/links/tc/<namespace>/<device>/<hook> attachments to network devices, by cookie and index
 //! ```
 //!
 //! Links belong to no layout: the programs inside them are swapped, and with them the maps they use. The maps of an

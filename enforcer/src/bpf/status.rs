@@ -46,7 +46,7 @@ pub struct HookStatus {
 pub enum AttachedTo {
     /// A cgroup, by its ID; 0 if that is gone.
     Cgroup(u64),
-    /// A network device, by its index in its network namespace, itself by inode number. 0 if the device is gone.
+    /// A network device, by its index in its network namespace, itself by its cookie. 0 if the device is gone.
     Device {
         /// The namespace.
         namespace: u64,

@@ -53,7 +53,7 @@ pub enum Role {
 /// A network device. It is named for the network namespace of the thread that attaches to it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Device {
-    /// Inode number of its network namespace.
+    /// Cookie of its network namespace, which no other namespace ever has.
     pub namespace: u64,
     /// Index in there.
     pub index: u32,
@@ -145,10 +145,10 @@ impl Tc {
         self.attached
             .retain(|key| devices.contains(key) || !seen.contains(&key.0));
         for namespace in pins::children(&pins.device_links())? {
-            let inode = number::<u64>(&namespace);
+            let cookie = number::<u64>(&namespace);
             for device in pins::children(&namespace)? {
-                let is_there = devices.contains(&(inode, number(&device)));
-                if !is_there && (seen.contains(&inode) || is_dead(&device)?) {
+                let is_there = devices.contains(&(cookie, number(&device)));
+                if !is_there && (seen.contains(&cookie) || is_dead(&device)?) {
                     pins::remove_links(&device)?;
                 }
             }

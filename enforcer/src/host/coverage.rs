@@ -27,7 +27,7 @@ use tokio::{
 use super::{
     HostError,
     cgroupfs::CgroupFs,
-    links::devices,
+    links::{Listed, devices},
     namespaces::{Namespace, foreign},
 };
 use crate::{
@@ -58,8 +58,6 @@ pub struct Coverage {
     cgroups: CgroupFs,
     /// Absolute path of the cgroup that hooks attach to.
     root: PathBuf,
-    /// Foreign namespaces whose changes are reported to us.
-    reported: BTreeSet<u64>,
     /// Devices without hooks, which was told.
     bare: BTreeSet<(u64, u32)>,
 }
@@ -88,7 +86,6 @@ impl Coverage {
             changes: Changes::open().map_err(|source| HostError::Socket { source })?,
             cgroups,
             root,
-            reported: BTreeSet::new(),
             bare: BTreeSet::new(),
         };
         block_in_place(|| coverage.cover())?;
@@ -114,12 +111,8 @@ impl Coverage {
         let own = Namespace::own()?;
         self.cover_namespace(&own, true, &mut seen)?;
         let foreign = foreign(&self.cgroups, &self.root)?;
-        self.reported
-            .retain(|inode| foreign.iter().any(|namespace| namespace.inode == *inode));
         for namespace in &foreign {
-            if self.reported.insert(namespace.inode)
-                && let Err(error) = namespace.report_changes()
-            {
+            if let Err(error) = namespace.report_changes() {
                 tracing::warn!(namespace = namespace.inode, %error, "changes are seen every 30 seconds only");
             }
             if let Err(error) = self.cover_namespace(namespace, false, &mut seen) {
@@ -131,15 +124,15 @@ impl Coverage {
     }
 
     fn cover_namespace(&mut self, namespace: &Namespace, is_own: bool, seen: &mut Seen) -> Result<(), HostError> {
-        let devices = namespace.enter(|| {
-            let devices = devices(namespace, is_own)?;
-            for device in &devices {
+        let listed = namespace.enter(|| {
+            let listed = devices(is_own)?;
+            for device in &listed.devices {
                 self.attach(device);
             }
-            Ok(devices)
+            Ok(listed)
         })?;
-        if let Some(devices) = devices {
-            seen.namespaces.insert(namespace.inode);
+        if let Some(Listed { namespace, devices }) = listed {
+            seen.namespaces.insert(namespace);
             seen.devices
                 .extend(devices.iter().map(|device| (device.namespace, device.index)));
         }
@@ -173,7 +166,8 @@ impl Coverage {
 /// The devices of this process's network namespace that get packet hooks.
 pub fn own_devices() -> Result<Vec<Device>, HostError> {
     let own = Namespace::own()?;
-    Ok(own.enter(|| devices(&own, true))?.unwrap_or_default())
+    let listed = own.enter(|| devices(true))?;
+    Ok(listed.map(|listed| listed.devices).unwrap_or_default())
 }
 
 /// Removes packet hooks from the devices of every namespace, where they are not pinned.
@@ -182,7 +176,7 @@ pub fn detach(cgroups: &CgroupFs, root: &Path) -> Result<(), HostError> {
     let is_own = |namespace: &Namespace| namespace.inode == own.inode;
     for namespace in std::iter::once(own.clone()).chain(foreign(cgroups, root)?) {
         namespace.enter(|| {
-            for device in devices(&namespace, is_own(&namespace))? {
+            for device in devices(is_own(&namespace))?.devices {
                 detach_interface(&device.name)?;
             }
             Ok(())

@@ -7,8 +7,11 @@ use rtnetlink::{
 };
 use tokio::runtime;
 
-use super::{HostError, namespaces::Namespace};
-use crate::bpf::{Device, Role};
+use super::HostError;
+use crate::{
+    bpf::{Device, Role},
+    sys,
+};
 
 /// Runs requests on a netlink connection of their own.
 pub(super) async fn with_handle<T>(work: impl AsyncFnOnce(Handle) -> Result<T, HostError>) -> Result<T, HostError> {
@@ -19,9 +22,19 @@ pub(super) async fn with_handle<T>(work: impl AsyncFnOnce(Handle) -> Result<T, H
     }
 }
 
-/// The devices of a namespace that packets of guarded processes pass, as the calling thread sees them, which must be in
-/// that namespace and in no runtime.
-pub(super) fn devices(namespace: &Namespace, is_own: bool) -> Result<Vec<Device>, HostError> {
+/// The devices of a network namespace.
+#[derive(Debug)]
+pub(super) struct Listed {
+    /// The namespace's cookie.
+    pub(super) namespace: u64,
+    /// Those that packets of guarded processes pass.
+    pub(super) devices: Vec<Device>,
+}
+
+/// The devices of the calling thread's network namespace that packets of guarded processes pass. The thread must be in no
+/// runtime.
+pub(super) fn devices(is_own: bool) -> Result<Listed, HostError> {
+    let namespace = sys::socket::netns_cookie().map_err(|source| HostError::Socket { source })?;
     let runtime = runtime::Builder::new_current_thread()
         .enable_io()
         .build()
@@ -29,13 +42,16 @@ pub(super) fn devices(namespace: &Namespace, is_own: bool) -> Result<Vec<Device>
     let links = runtime.block_on(with_handle(async |handle| list(&handle).await))?;
     let device = |link: &LinkMessage| {
         Some(Device {
-            namespace: namespace.inode,
+            namespace,
             index: link.header.index,
             name: name_of(link)?,
             role: role(link, is_own)?,
         })
     };
-    Ok(links.iter().filter_map(device).collect())
+    Ok(Listed {
+        namespace,
+        devices: links.iter().filter_map(device).collect(),
+    })
 }
 
 async fn list(handle: &Handle) -> Result<Vec<LinkMessage>, HostError> {
