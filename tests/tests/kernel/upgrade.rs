@@ -131,6 +131,6 @@ fn events_an_older_layout_leaves_unread_are_told_as_lost() {
     }
     fs::rename(layout(&scene, ABI_VERSION), layout(&scene, ABI_VERSION - 1)).unwrap();
     scene.enforcer().start().unwrap();
-    let told = |record: &Record| record.lost.as_ref().is_some_and(|lost| lost.ring == 7);
+    let told = |record: &Record| record.unattended.is_some_and(|unattended| unattended.lost == 7);
     scene.audit().wait_for(told).unwrap();
 }
