@@ -24,6 +24,7 @@ mod error;
 mod foreign;
 mod load;
 mod maps;
+mod pinned;
 mod pins;
 mod ring;
 mod status;
@@ -35,9 +36,10 @@ pub use self::{
     error::BpfError,
     foreign::{Foreign, Position, on_cgroups, on_device},
     maps::{Accepted, Classes, Counters},
+    pinned::{Pinned, pinned},
     pins::{Removal, require_bpffs},
     ring::{EventRing, KernelLog},
-    status::{AttachedTo, HookStatus, status},
+    status::{AttachedTo, HookStatus, missing_hooks, status},
     tables::Tables,
     tc::{Attachment, Device, Role, detach as detach_interface},
 };

@@ -5,6 +5,7 @@ mod detach;
 mod mode;
 mod reload;
 mod run;
+mod status;
 
 use std::process::ExitCode;
 
@@ -24,6 +25,8 @@ enum Command {
     Run(run::Run),
     /// Tell what this host offers and lacks; exits with 0 only if `run` would work
     Check(check::Check),
+    /// Tell how it goes; exits with 0 only if every hook is attached, blocks, and the service answers
+    Status(status::Status),
     /// Have the running enforcer read its configuration again
     Reload(reload::Reload),
     /// Have the running enforcer block what is refused, or only record it
@@ -40,6 +43,7 @@ impl Cli {
         match self.command {
             Command::Run(run) => run.execute(),
             Command::Check(check) => check.execute(),
+            Command::Status(status) => status.execute(),
             Command::Reload(reload) => reload.execute(),
             Command::Mode(mode) => mode.execute(),
             Command::Detach(detach) => detach.execute(),

@@ -36,6 +36,7 @@ mod kernel {
     mod sock_create;
     mod sock_ops;
     mod stale_sockets;
+    mod status;
     mod tc;
     mod unattended;
     mod upgrade;

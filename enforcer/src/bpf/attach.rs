@@ -96,6 +96,12 @@ pub(super) fn hooks() -> impl Iterator<Item = (&'static str, Kind)> {
     HOOKS.into_iter().map(|(hook, kind, _)| (hook, kind))
 }
 
+/// Every hook that guards the cgroup root.
+pub(super) fn root_hooks() -> impl Iterator<Item = &'static str> {
+    let of_root = HOOKS.into_iter().filter(|(_, _, at)| *at == At::Root);
+    of_root.map(|(hook, _, _)| hook)
+}
+
 /// Attaches and pins the hooks of the cgroup root, and that of the enforcer's own cgroup if the root's do not reach it;
 /// drops what an earlier enforcer attached besides.
 pub(super) fn attach(ebpf: &mut Ebpf, config: &Config, pins: &Pins) -> Result<(), BpfError> {

@@ -64,7 +64,7 @@ impl Pins {
 
     /// Where the maps of this layout are.
     pub(super) fn maps(&self) -> PathBuf {
-        self.directory.join(ABI_VERSION.to_string()).join(UNVERSIONED_MAPS)
+        maps(&self.directory)
     }
 
     /// Where the attachments are.
@@ -118,6 +118,11 @@ impl Pins {
         }
         Ok(layouts)
     }
+}
+
+/// Where the maps of this layout are.
+pub(super) fn maps(pin_dir: &Path) -> PathBuf {
+    pin_dir.join(ABI_VERSION.to_string()).join(UNVERSIONED_MAPS)
 }
 
 /// Where the attachments are.

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::{
     BpfError,
+    attach::root_hooks,
     error::file_error,
     pins::{children, links},
 };
@@ -67,6 +68,18 @@ pub fn status(pin_dir: &Path) -> Result<Vec<HookStatus>, BpfError> {
         hooks.push(hook_status(&pin, link.as_fd(), counts_runs).map_err(|source| file_error("inspect", &pin, source))?);
     }
     Ok(hooks)
+}
+
+/// Hooks of the cgroup root with this ID that are not attached.
+#[must_use]
+pub fn missing_hooks(root: u64, attached: &[HookStatus]) -> Vec<&'static str> {
+    let is_attached = |hook: &str| {
+        let mut hooks = attached
+            .iter()
+            .filter(|status| status.attached_to == AttachedTo::Cgroup(root));
+        hooks.any(|status| status.hook == hook)
+    };
+    root_hooks().filter(|hook| !is_attached(hook)).collect()
 }
 
 fn collect(directory: &Path, pins: &mut Vec<PathBuf>) -> Result<(), BpfError> {

@@ -1,0 +1,200 @@
+//! `enforcer status`: what is attached and blocked, and how the service goes. Works also when no service runs: hooks and
+//! counters are the kernel's.
+
+use std::{
+    io::{self, Write},
+    os::unix::fs::MetadataExt as _,
+    process::ExitCode,
+};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::{
+    bpf::{self, AttachedTo, HookStatus, Mode, Pinned},
+    config::{
+        Config,
+        load::{Flags, environment, load},
+    },
+    control::{self, report::Report},
+    host::cgroupfs::CgroupFs,
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Status {
+    #[command(flatten)]
+    flags: Flags,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Format {
+    /// For people
+    #[default]
+    Text,
+    /// For programs
+    Json,
+}
+
+/// Everything there is to tell.
+#[derive(Debug, Serialize)]
+struct Whole {
+    /// Whether all is as it should be.
+    healthy: bool,
+    /// What is not.
+    problems: Vec<String>,
+    hooks: Vec<HookStatus>,
+    /// None if nothing is pinned.
+    kernel: Option<Pinned>,
+    /// None if no service answers.
+    service: Option<Report>,
+}
+
+// === impl Status ===
+
+impl Status {
+    pub(super) fn execute(self) -> anyhow::Result<ExitCode> {
+        let whole = Whole::look(&load(&self.flags, &environment)?)?;
+        let mut stdout = io::stdout().lock();
+        match self.output {
+            Format::Text => whole.print(&mut stdout)?,
+            Format::Json => {
+                serde_json::to_writer_pretty(&mut stdout, &whole)?;
+                writeln!(stdout)?;
+            }
+        }
+        Ok(if whole.healthy {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
+    }
+}
+
+// === impl Whole ===
+
+impl Whole {
+    fn look(config: &Config) -> anyhow::Result<Self> {
+        let mut problems = Vec::new();
+        let cgroups = CgroupFs::find(config.cgroups.root.as_deref())?;
+        let root = config.cgroups.root.as_deref().unwrap_or_else(|| cgroups.mount());
+        let hooks = bpf::status(&config.pin_dir)?;
+        let missing = bpf::missing_hooks(root.metadata()?.ino(), &hooks);
+        if !missing.is_empty() {
+            let (missing, root) = (missing.join(", "), root.display());
+            problems.push(format!(
+                "hooks not attached to {root}: {missing}; `enforcer run` attaches them"
+            ));
+        }
+        let kernel = bpf::pinned(&config.pin_dir)?;
+        if kernel.as_ref().is_some_and(|kernel| kernel.mode == Mode::Observe) {
+            problems.push("nothing is blocked, only recorded: the mode is observe".to_owned());
+        }
+        let service = match service(config) {
+            Ok(report) => Some(report),
+            Err(error) => {
+                problems.push(format!("no credentials are served: {error}"));
+                None
+            }
+        };
+        Ok(Self {
+            healthy: problems.is_empty(),
+            problems,
+            hooks,
+            kernel,
+            service,
+        })
+    }
+
+    fn print(&self, output: &mut impl Write) -> io::Result<()> {
+        writeln!(output, "{}", if self.healthy { "healthy" } else { "NOT healthy" })?;
+        for problem in &self.problems {
+            writeln!(output, "  {problem}")?;
+        }
+        if let Some(service) = &self.service {
+            print_service(output, service)?;
+        }
+        writeln!(
+            output,
+            "\n{:<18} {:<34} {:>8} {:>9} {:>12}",
+            "hook", "attached to", "program", "age", "runs"
+        )?;
+        for hook in &self.hooks {
+            let place = match hook.attached_to {
+                AttachedTo::Cgroup(id) => format!("cgroup {id}"),
+                AttachedTo::Device { namespace, index } => format!("device {index} of namespace {namespace}"),
+            };
+            let runs = hook.run_count.map_or_else(|| "-".to_owned(), |runs| runs.to_string());
+            let (age, program) = (hook.age.as_secs(), hook.program_id);
+            writeln!(
+                output,
+                "{:<18} {place:<34} {program:>8} {age:>7} s {runs:>12}",
+                hook.hook
+            )?;
+        }
+        let Some(kernel) = &self.kernel else {
+            return writeln!(output, "\nnothing is pinned");
+        };
+        writeln!(output, "\n{:<24} {:>12}", "counter", "so far")?;
+        for (name, value) in &kernel.counters {
+            writeln!(output, "{name:<24} {value:>12}")?;
+        }
+        Ok(())
+    }
+}
+
+fn service(config: &Config) -> anyhow::Result<Report> {
+    let told = control::ask(&config.control_socket, control::Command::Status)?;
+    Ok(serde_json::from_value(told)?)
+}
+
+fn print_service(output: &mut impl Write, service: &Report) -> io::Result<()> {
+    let Report {
+        version,
+        pid,
+        mode,
+        upstream,
+        host,
+        guarded,
+        observed,
+        protected,
+        tasks,
+        cgroups,
+        audit,
+    } = service;
+    writeln!(
+        output,
+        "  service            {version}, pid {pid}, mode {}, upstream {upstream}",
+        mode.name()
+    )?;
+    for (name, list) in [
+        ("blocked", protected),
+        ("host cgroups", host),
+        ("guarded below", guarded),
+        ("only observed", observed),
+    ] {
+        writeln!(output, "  {name:<18} {}", list.join(" "))?;
+    }
+    writeln!(
+        output,
+        "  cgroups            {} that something is said about",
+        cgroups.len()
+    )?;
+    writeln!(
+        output,
+        "  audit records      {} emitted, {} delivered, {} dropped; {} events lost in the kernel",
+        audit.emitted, audit.delivered, audit.dropped, audit.ring
+    )?;
+    for task in tasks {
+        let cgroups: Vec<_> = task.cgroups.iter().map(|cgroup| cgroup.display().to_string()).collect();
+        let (name, credentials) = (&task.name, task.credentials);
+        writeln!(
+            output,
+            "  task {name}: {credentials} credential IDs, {}",
+            cgroups.join(" ")
+        )?;
+    }
+    Ok(())
+}

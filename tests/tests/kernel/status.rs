@@ -1,0 +1,85 @@
+//! `enforcer status`, with the service running and without.
+
+use enforcer_tests::{scene::Scene, topology::IMDS};
+use serde_json::Value;
+
+use crate::{EPERM, scene};
+
+/// What it says, and whether it calls that healthy.
+fn status(scene: &mut Scene) -> (bool, Value) {
+    let output = scene.enforcer().run(["status", "-o", "json"]).unwrap();
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(told["healthy"], output.status.success());
+    let text = scene.enforcer().run(["status"]).unwrap();
+    assert_eq!(text.status, output.status, "{}", String::from_utf8_lossy(&text.stdout));
+    (output.status.success(), told)
+}
+
+fn hooks(told: &Value) -> Vec<&str> {
+    let hooks = told["hooks"].as_array().unwrap();
+    hooks.iter().map(|hook| hook["hook"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn a_running_enforcer_tells_its_hooks_tasks_and_counters() {
+    let mut scene = scene();
+    let mut web = scene.bridge_container("web").unwrap();
+    for _ in 0..3 {
+        assert_eq!(web.connect(IMDS).unwrap(), EPERM);
+    }
+    let (is_healthy, told) = status(&mut scene);
+    assert!(is_healthy, "{told}");
+    for hook in [
+        "connect4",
+        "connect6",
+        "sendmsg4",
+        "bind6",
+        "egress",
+        "sock_ops",
+        "sock_create",
+        "setsockopt",
+    ] {
+        assert!(hooks(&told).contains(&hook), "{hook}: {told}");
+    }
+    assert_eq!(told["kernel"]["counters"]["denied"], 3);
+    assert_eq!(told["service"]["pid"], scene.enforcer().pid().unwrap());
+    let tasks = told["service"]["tasks"].as_array().unwrap();
+    assert_eq!((tasks.len(), &tasks[0]["credentials"]), (2, &Value::from(1)));
+    for task in scene.tasks() {
+        assert!(task.secrets().iter().all(|secret| !told.to_string().contains(secret)));
+    }
+}
+
+#[test]
+fn without_the_service_the_hooks_and_their_counters_are_told_and_it_is_not_healthy() {
+    let mut scene = scene();
+    let mut web = scene.bridge_container("web").unwrap();
+    scene.enforcer().kill().unwrap();
+    assert_eq!(web.connect(IMDS).unwrap(), EPERM);
+    let (is_healthy, told) = status(&mut scene);
+    assert!(!is_healthy && told["service"].is_null());
+    assert!(hooks(&told).contains(&"connect4"));
+    assert_eq!(told["kernel"]["counters"]["denied"], 1);
+    assert!(
+        told["problems"].to_string().contains("no credentials are served"),
+        "{told}"
+    );
+}
+
+#[test]
+fn only_observing_is_not_healthy_and_neither_is_nothing_at_all() {
+    let mut scene = scene();
+    assert!(scene.enforcer().run(["mode", "observe"]).unwrap().status.success());
+    let (is_healthy, told) = status(&mut scene);
+    assert!(
+        !is_healthy && told["problems"].to_string().contains("the mode is observe"),
+        "{told}"
+    );
+    assert!(scene.enforcer().terminate().unwrap().success());
+    assert!(scene.enforcer().run(["detach"]).unwrap().status.success());
+    let (is_healthy, told) = status(&mut scene);
+    assert!(
+        !is_healthy && hooks(&told).is_empty() && told["kernel"].is_null(),
+        "{told}"
+    );
+}
