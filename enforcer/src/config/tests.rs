@@ -171,6 +171,18 @@ fn the_full_example_is_valid_and_says_the_defaults() {
 }
 
 #[test]
+fn the_socket_unit_listens_where_the_endpoint_does() {
+    let unit = include_str!("../../dist/systemd/enforcer.socket");
+    let endpoint = valid("").endpoint;
+    let listening: Vec<_> = unit
+        .lines()
+        .filter_map(|line| line.strip_prefix("ListenStream="))
+        .collect();
+    let expected = [endpoint.steer_port, endpoint.packet_steer_port].map(|port| format!("{}:{port}", endpoint.address));
+    assert_eq!(listening, expected);
+}
+
+#[test]
 fn an_unknown_key_is_named_with_file_line_and_the_nearest_known_one() {
     for (text, error) in [
         (
