@@ -8,17 +8,23 @@ use tokio::runtime;
 use crate::{
     app::{
         self, Launch,
+        preflight::own_cgroup,
         sockets::{Offered, inherited},
     },
+    audit::check_output,
     bpf,
     config::load::{Flags, environment, load},
     control,
+    host::cgroupfs::CgroupFs,
 };
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Run {
     #[command(flatten)]
     flags: Flags,
+    /// Decide and record, but block nothing
+    #[arg(long)]
+    observe: bool,
     /// Take the place of the running enforcer: its listening sockets, and with them whoever waits for an answer
     #[arg(long)]
     take_over: bool,
@@ -28,19 +34,21 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn execute(self) -> anyhow::Result<ExitCode> {
-        let config = load(&self.flags, &environment)?;
+        let flags = Flags {
+            observe: self.observe,
+            ..self.flags
+        };
+        let config = load(&flags, &environment)?;
         let offered = if self.take_over {
             // Once the other one has let go, nobody serves until this one does: whatever can fail fails before.
+            own_cgroup(&CgroupFs::find(config.cgroups.root.as_deref())?)?;
+            check_output(&config.audit.output)?;
             bpf::probe()?;
             Offered::ByPredecessor(control::take_over(&config.control_socket)?)
         } else {
             Offered::ByManager(inherited())
         };
-        let launch = Launch {
-            flags: self.flags,
-            config,
-            offered,
-        };
+        let launch = Launch { flags, config, offered };
         let runtime = runtime::Builder::new_multi_thread()
             .enable_all()
             .build()

@@ -18,8 +18,8 @@ pub struct Flags {
     /// Directory of the cgroup that hooks attach to
     #[arg(long, value_name = "DIR")]
     pub cgroup_root: Option<PathBuf>,
-    /// Decide and record, but block nothing
-    #[arg(long)]
+    /// Decide and record, but block nothing; a flag of `run` alone.
+    #[arg(skip)]
     pub observe: bool,
     /// Who holds the credentials: embedded or ecs-agent
     #[arg(long, value_name = "MODE")]
