@@ -17,8 +17,13 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use rustix::net::RecvFlags;
 
-use crate::{audit::AuditFeed, enter::Place};
+use crate::{
+    audit::AuditFeed,
+    enter::Place,
+    manager::{Store, receive},
+};
 
 /// Where the enforcer tells that it is ready, as it sees it.
 pub(crate) const NOTIFY_SOCKET: &str = "/run/notify.sock";
@@ -44,6 +49,8 @@ pub struct Enforcer {
     feed: AuditFeed,
     log: Arc<Mutex<String>>,
     notifications: Option<Notifications>,
+    /// Where sockets are kept that the enforcer leaves with its service manager; none keeps none.
+    store: Option<Store>,
 }
 
 /// The service manager's end of the notification socket; whoever reads from it stops when this is dropped.
@@ -60,7 +67,13 @@ impl Enforcer {
             feed: AuditFeed::default(),
             log: Arc::default(),
             notifications: None,
+            store: None,
         }
+    }
+
+    /// From the next start on, keeps the sockets it leaves with its service manager, and gives them to each later start.
+    pub fn keep_sockets(&mut self) {
+        self.store = Some(Store::default());
     }
 
     /// Starts `enforcer run` and waits until it is ready.
@@ -103,10 +116,13 @@ impl Enforcer {
 
     fn launch(&mut self, arguments: &[&str]) -> Result<()> {
         let notifications = self.listen_for_readiness()?;
-        let mut process = self
-            .command(arguments)
+        let (mut command, input) = match &self.store {
+            None => (self.command(arguments), Stdio::null()),
+            Some(store) => (self.activated(arguments), store.give()?),
+        };
+        let mut process = command
             .env("NOTIFY_SOCKET", NOTIFY_SOCKET)
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -120,13 +136,16 @@ impl Enforcer {
                 log.lock().unwrap_or_else(PoisonError::into_inner).extend([&line, "\n"]);
             }
         });
-        let feed = self.feed.clone();
+        let (feed, store) = (self.feed.clone(), self.store.clone());
         thread::spawn(move || {
             let mut message = [0; 512];
-            while let Ok(length @ 1..) = notifications.recv(&mut message) {
+            while let Ok((length @ 1.., sockets)) = receive(&notifications, &mut message, RecvFlags::CMSG_CLOEXEC) {
                 let message = String::from_utf8_lossy(message.get(..length).unwrap_or_default());
                 if message.lines().any(|line| line == "READY=1") {
                     feed.set_ready();
+                }
+                if let Some(store) = &store {
+                    store.keep(sockets);
                 }
             }
         });
@@ -207,6 +226,16 @@ impl Enforcer {
     #[must_use]
     pub fn log(&self) -> String {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// As [`Self::command`], in the hands of a service manager.
+    fn activated<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
+        let Launch {
+            lab, program, place, ..
+        } = &self.launch;
+        let mut command = place.command(lab, &program.with_file_name("lab"));
+        command.args(["activate", "--"]).arg(program).args(arguments);
+        command
     }
 
     fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {

@@ -20,6 +20,7 @@ pub mod imds;
 
 pub mod cgroup;
 pub mod keeper;
+pub mod manager;
 pub mod namespace;
 pub mod netlink;
 pub mod programs;

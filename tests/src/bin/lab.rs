@@ -10,7 +10,7 @@ use enforcer_tests::{
     demo::{self, Demo},
     docker::engine,
     enter::{self, Place},
-    imds, keeper,
+    imds, keeper, manager,
 };
 
 /// The enforcer's lab
@@ -28,6 +28,12 @@ enum Part {
     Enter {
         #[command(flatten)]
         place: Place,
+        #[arg(last = true)]
+        command_line: Vec<OsString>,
+    },
+    /// Run a program with the listening sockets of a service manager
+    #[command(hide = true)]
+    Activate {
         #[arg(last = true)]
         command_line: Vec<OsString>,
     },
@@ -68,6 +74,7 @@ fn play(part: &Part) -> Result<bool> {
         Part::Demo(options) => return demo::run(options),
         Part::Keeper { cgroup, programs } => keeper::run(cgroup, programs)?,
         Part::Enter { place, command_line } => enter::run(place, command_line)?,
+        Part::Activate { command_line } => manager::run(command_line)?,
         Part::Engine { command_line } => engine::run(command_line)?,
         Part::Actor => actor::run()?,
         Part::Imds => imds::run()?,

@@ -8,7 +8,7 @@ use std::{
 use enforcer_tests::{
     actor::Actor,
     http::Request,
-    scene::Task,
+    scene::{Scene, Task},
     topology::{ENDPOINT, IMDS},
 };
 
@@ -70,6 +70,24 @@ fn whoever_connected_before_and_asks_after_is_answered_by_somebody() {
     });
     scene.enforcer().take_over().unwrap();
     assert_eq!(client.join().unwrap().map(Result::unwrap), [200, 200]);
+}
+
+#[test]
+fn with_sockets_left_to_the_service_manager_clients_wait_while_the_enforcer_is_dead() {
+    let mut scene = Scene::builder().task("web").prepare().unwrap();
+    scene.enforcer().keep_sockets();
+    scene.enforcer().start().unwrap();
+    let task = scene.task("web").unwrap().clone();
+    let mut web = scene.bridge_container("web").unwrap();
+    for _ in 0..3 {
+        scene.enforcer().kill().unwrap();
+        assert_eq!(web.connect(IMDS).unwrap(), EPERM);
+        let waiting = web.connected(ENDPOINT).unwrap();
+        scene.enforcer().start().unwrap();
+        let response = web.request(waiting, &Request::get(&task.path())).unwrap();
+        assert!(task.is_served_by(&response), "{response:?}");
+    }
+    assert_nothing_reached_the_metadata_service(&mut scene);
 }
 
 #[test]
