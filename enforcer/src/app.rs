@@ -163,7 +163,7 @@ impl Running {
         let (attributor, attributor_watch) = watch::channel(Arc::clone(&access.attributor));
         let (access, access_watch) = watch::channel(access);
         let gate = Gate::new(bpf.take_accepted()?, access_watch.clone());
-        let feed = Feed {
+        let mut feed = Feed {
             ring: bpf.take_events()?,
             counters: bpf.take_counters()?,
             attributor: attributor_watch,
@@ -184,13 +184,15 @@ impl Running {
         address::ensure(config.endpoint.address).await?;
         let Sockets { listeners, handles } = Sockets::open(&config.endpoint, offered).await?;
         let control = control::Server::bind(&config.control_socket)?;
+        // What happens once this one is ready is not unattended any more.
+        let backlog = feed.backlog()?;
         announce(&config, &bpf_config);
 
         let (serving, serving_watcher) = drain::channel();
         let (watching, watching_watcher) = drain::channel();
         let (feeding, feeding_watcher) = drain::channel();
         let mut supervisor = Supervisor::default();
-        supervisor.spawn("kernel event reader", feed.run(feeding_watcher.clone()));
+        supervisor.spawn("kernel event reader", feed.run(backlog, feeding_watcher.clone()));
         supervisor.spawn("kernel log reader", forward(log, feeding_watcher));
         supervisor.spawn("cgroup watcher", classes.run(watching_watcher.clone()));
         supervisor.spawn("network device watcher", cover_devices(coverage, watching_watcher));

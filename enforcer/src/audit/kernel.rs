@@ -46,6 +46,16 @@ pub struct Feed {
     pub recorder: Recorder,
 }
 
+/// What waited in the ring buffer for a reader.
+#[derive(Debug)]
+pub struct Backlog {
+    events: Vec<Event>,
+    /// Events the ring has lost since it was made.
+    lost: u64,
+    /// How many of them an earlier reader has told.
+    told: u64,
+}
+
 /// Converts the kernel's event times.
 #[derive(Debug)]
 struct Clock {
@@ -58,12 +68,21 @@ struct Clock {
 // === impl Feed ===
 
 impl Feed {
-    /// Records events until `stop`, then what the ring still holds.
-    pub async fn run(mut self, mut stop: Watcher) -> Result<(), BpfError> {
-        let mut clock = Clock::now();
+    /// Takes out what has happened since the last reader.
+    pub fn backlog(&mut self) -> Result<Backlog, BpfError> {
+        let lost = self.counters.read(Counter::EventsDropped)?;
         // Not zero where an earlier enforcer has told of some; what was lost since then is ours to tell.
-        let mut lost = self.counters.read(Counter::EventsDroppedTold)?;
-        self.catch_up(&mut clock, &mut lost).await?;
+        let told = self.counters.read(Counter::EventsDroppedTold)?;
+        let mut events = Vec::new();
+        self.ring.drain(|event| events.push(*event));
+        Ok(Backlog { events, lost, told })
+    }
+
+    /// Records what waited, then events until `stop`, then what the ring still holds.
+    pub async fn run(mut self, backlog: Backlog, mut stop: Watcher) -> Result<(), BpfError> {
+        let mut clock = Clock::now();
+        let mut lost = backlog.lost;
+        self.catch_up(&mut clock, backlog).await?;
         let mut ticks = interval(LOSS_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -81,17 +100,14 @@ impl Feed {
     }
 
     /// Records what happened since the last reader: first how much, then each event there was room for.
-    async fn catch_up(&mut self, clock: &mut Clock, told: &mut u64) -> Result<(), BpfError> {
-        let lost = self.counters.read(Counter::EventsDropped)?;
-        let mut events = Vec::new();
-        self.ring.drain(|event| events.push(*event));
-        let unattended = unattended(&events, lost.saturating_sub(*told));
+    async fn catch_up(&mut self, clock: &mut Clock, backlog: Backlog) -> Result<(), BpfError> {
+        let Backlog { events, lost, told } = backlog;
+        let unattended = unattended(&events, lost.saturating_sub(told));
         if unattended == Unattended::default() {
             return Ok(());
         }
         self.recorder.unattended(unattended);
         self.counters.note_told(lost)?;
-        *told = lost;
         let mut looks = CATCH_UP_LOOKS;
         for events in events.chunks(CATCH_UP) {
             for event in events {
