@@ -96,9 +96,11 @@ pub(super) fn hooks() -> impl Iterator<Item = (&'static str, Kind)> {
     HOOKS.into_iter().map(|(hook, kind, _)| (hook, kind))
 }
 
-/// Every hook that guards the cgroup root.
+/// Every hook that the cgroup root cannot be guarded without.
 pub(super) fn root_hooks() -> impl Iterator<Item = &'static str> {
-    let of_root = HOOKS.into_iter().filter(|(_, _, at)| *at == At::Root);
+    let of_root = HOOKS
+        .into_iter()
+        .filter(|(_, kind, at)| *at == At::Root && !kind.is_optional());
     of_root.map(|(hook, _, _)| hook)
 }
 

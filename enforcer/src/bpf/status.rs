@@ -70,7 +70,7 @@ pub fn status(pin_dir: &Path) -> Result<Vec<HookStatus>, BpfError> {
     Ok(hooks)
 }
 
-/// Hooks of the cgroup root with this ID that are not attached.
+/// Hooks that the cgroup root with this ID cannot be guarded without, and that are not attached to it.
 #[must_use]
 pub fn missing_hooks(root: u64, attached: &[HookStatus]) -> Vec<&'static str> {
     let is_attached = |hook: &str| {
