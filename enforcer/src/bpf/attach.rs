@@ -21,6 +21,7 @@ use aya::{
 use super::{
     BpfError, Config,
     error::file_error,
+    foreign,
     pins::{self, Pins},
 };
 use crate::sys;
@@ -117,11 +118,22 @@ pub(super) fn attach(ebpf: &mut Ebpf, config: &Config, pins: &Pins) -> Result<()
         let directory = link_directory(&pins.links(), cgroup, &opened)?;
         for (hook, kind, _) in &hooks {
             let program = ebpf.program_mut(hook).ok_or(BpfError::Missing { what: hook })?;
-            kind.require(attach_pinned(program, (hook, *kind), &opened, &directory.join(hook)))?;
+            let attached = attach_pinned(program, (hook, *kind), &opened, &directory.join(hook));
+            kind.require(attached.map_err(|error| blame(error, hook, cgroup)))?;
         }
         kept.extend(hooks.iter().map(|(hook, ..)| directory.join(hook)));
     }
     remove_other_links(pins, &kept)
+}
+
+/// Names the program that keeps a hook out, if there is one.
+fn blame(error: BpfError, hook: &'static str, cgroup: &Path) -> BpfError {
+    match foreign::excluding(hook, cgroup) {
+        Some(program) => BpfError::KeptOut {
+            program: Box::new(program),
+        },
+        None => error,
+    }
 }
 
 /// The directory of the links of this very cgroup: a cgroup that was removed and made again has another ID, and links

@@ -75,6 +75,14 @@ pub enum BpfError {
         /// What to do, if that is known.
         hint: &'static str,
     },
+    /// A program of somebody else keeps a hook out.
+    #[error("cannot attach hook {}: program {} (ID {}, loaded by user {}) was attached to {} without BPF_F_ALLOW_MULTI, which keeps \
+             every other program out; have its owner attach it with BPF_F_ALLOW_MULTI or by a link, or remove it",
+            .program.hook, .program.name, .program.id, .program.owner, .program.at.display())]
+    KeptOut {
+        /// The program.
+        program: Box<super::Foreign>,
+    },
     /// An attachment is not a link: the kernel is older than 5.7.
     #[error("cannot keep hook {hook} attached: {}; Linux 6.1 or newer is needed", causes(.source))]
     Link {

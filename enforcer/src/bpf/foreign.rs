@@ -84,6 +84,16 @@ pub fn on_cgroups(root: &Path, mount: &Path, ours: &BTreeSet<u32>) -> Result<Vec
     Ok(found)
 }
 
+/// The program that keeps one of our hooks out of a cgroup: it sits there or above and does not share.
+pub(super) fn excluding(hook: &str, root: &Path) -> Option<Foreign> {
+    let is_cgroup = |path: &&Path| path.join("cgroup.procs").exists();
+    let mount = root.ancestors().take_while(is_cgroup).last()?;
+    let found = on_cgroups(root, mount, &BTreeSet::new()).ok()?;
+    found
+        .into_iter()
+        .find(|program| program.hook == hook && program.position == Position::Excluding)
+}
+
 /// The programs of others on a device of the calling thread's network namespace. Empty on kernels without tcx.
 pub fn on_device(index: u32, name: &str, ours: &BTreeSet<u32>) -> Result<Vec<Foreign>, BpfError> {
     let mut found = Vec::new();

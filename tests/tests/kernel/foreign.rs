@@ -158,7 +158,10 @@ fn an_exclusive_program_above_keeps_the_enforcer_from_starting() {
     program.attach(scene.directory(), Sharing::Exclusive).unwrap();
     let refused = scene.enforcer().run(["run"]).unwrap();
     let said = String::from_utf8_lossy(&refused.stderr);
-    assert!(!refused.status.success() && said.contains("connect4"), "{said}");
+    assert!(!refused.status.success(), "{said}");
+    for part in ["lab_exclusive", &format!("ID {}", program.id().unwrap()), "connect4"] {
+        assert!(said.contains(part), "{said}");
+    }
 }
 
 #[test]
