@@ -77,7 +77,7 @@ fn suspicion(skb: *mut __sk_buff, layer: &Layer, glance: &Glance) -> Option<Susp
     if let Some(protected) = protected(&glance.destination) {
         return Some(Suspicion::Destination(protected));
     }
-    if layer.at_host
+    if (layer.at_host || layer.leaves)
         && let Some(protected) = protected(&glance.source)
     {
         return Some(Suspicion::Source(protected.rule));

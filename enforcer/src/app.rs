@@ -19,6 +19,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+pub(crate) use self::kernel::INTROSPECTION_PORT;
 use self::{
     controller::{Controller, Earlier, access},
     preflight::OwnCgroupError,

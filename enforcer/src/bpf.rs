@@ -20,6 +20,7 @@ use enforcer_common::address::AddressRule;
 use serde::{Deserialize, Serialize};
 
 mod attach;
+mod enforced;
 mod error;
 mod foreign;
 mod load;
@@ -33,6 +34,7 @@ mod tc;
 mod upgrade;
 
 pub use self::{
+    enforced::enforced_counters,
     error::BpfError,
     foreign::{Foreign, Position, on_cgroups, on_device},
     maps::{Accepted, Classes, Counters},

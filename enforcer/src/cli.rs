@@ -5,6 +5,7 @@ mod detach;
 mod mode;
 mod reload;
 mod run;
+mod selftest;
 mod status;
 
 use std::process::ExitCode;
@@ -33,6 +34,11 @@ enum Command {
     Mode(mode::SetMode),
     /// Remove hooks, pins and the endpoint's address
     Detach(detach::Detach),
+    /// Try every known bypass against the installed enforcer, in a throwaway container; exits with 0 only without a leak
+    Selftest(selftest::Selftest),
+    /// Make the self-test's attempts on command
+    #[command(hide = true)]
+    SelftestChild(selftest::SelftestChild),
 }
 
 // === impl Cli ===
@@ -47,6 +53,8 @@ impl Cli {
             Command::Reload(reload) => reload.execute(),
             Command::Mode(mode) => mode.execute(),
             Command::Detach(detach) => detach.execute(),
+            Command::Selftest(selftest) => selftest.execute(),
+            Command::SelftestChild(child) => child.execute(),
         }
     }
 }

@@ -43,3 +43,5 @@ pub mod policy;
 pub mod audit;
 pub mod endpoint;
 pub mod upstream;
+
+pub mod selftest;

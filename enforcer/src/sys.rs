@@ -3,6 +3,9 @@
 pub(crate) mod bpf;
 pub(crate) mod file_handle;
 pub(crate) mod inherited;
+pub(crate) mod mapping;
 pub(crate) mod namespace;
 pub(crate) mod readiness;
+pub(crate) mod sockaddr;
 pub(crate) mod socket;
+pub(crate) mod uring;

@@ -18,7 +18,7 @@ use crate::{
     actor::Actor,
     enter::Place,
     http::{Request, Response},
-    topology::{IMDS_V4, IMDS_V6},
+    topology::{IMDS_EMBEDDED, IMDS_V4, IMDS_V6},
     worker::{self, Worker},
 };
 
@@ -34,6 +34,8 @@ pub const ROLE: &str = "lab-instance-role";
 const ETHERNET_HEADER: usize = 14;
 const IPV4_HEADER: usize = 20;
 const IPV6_HEADER: usize = 40;
+/// The next header of an IPv6 packet that names its stations.
+const IPV6_ROUTING: u8 = 43;
 /// The TCP flags of a connection's first packet.
 const SYN: u8 = 0x02;
 /// Room for the frames between two questions, in bytes.
@@ -97,8 +99,19 @@ impl Hits {
         };
         let bytes = |range: Range<usize>| packet.get(range).unwrap_or_default();
         let (destination_matches, protocol, transport) = match ethernet.get(12..) {
-            Some([0x08, 0x00]) => (bytes(16..20) == IMDS_V4.octets(), bytes(9..10), IPV4_HEADER),
-            Some([0x86, 0xdd]) => (bytes(24..40) == IMDS_V6.octets(), bytes(6..7), IPV6_HEADER),
+            // The destination, and whatever stations the options name.
+            Some([0x08, 0x00]) => (
+                bytes(16..4 * usize::from(packet.first().unwrap_or(&0) & 0xf))
+                    .windows(4)
+                    .any(|address| address == IMDS_V4.octets()),
+                bytes(9..10),
+                IPV4_HEADER,
+            ),
+            Some([0x86, 0xdd]) => (
+                is_protected(bytes(24..40)) || names_station(packet),
+                bytes(6..7),
+                IPV6_HEADER,
+            ),
             _ => return,
         };
         let port = bytes(transport + 2..transport + 4);
@@ -112,6 +125,17 @@ impl Hits {
             _ => {}
         }
     }
+}
+
+/// Whether a routing header names the service as one of its two stations.
+fn names_station(packet: &[u8]) -> bool {
+    let stations = packet.get(IPV6_HEADER + 8..IPV6_HEADER + 40).unwrap_or_default();
+    packet.get(6) == Some(&IPV6_ROUTING) && stations.chunks(16).any(is_protected)
+}
+
+fn is_protected(destination: &[u8]) -> bool {
+    let mut protected = IMDS_EMBEDDED.iter().chain([&IMDS_V6]);
+    protected.any(|address| destination == address.octets())
 }
 
 /// The service's side: `lab imds`.

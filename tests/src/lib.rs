@@ -12,6 +12,7 @@
 pub mod scene;
 
 pub mod actor;
+pub mod attacker;
 pub mod audit;
 pub mod docker;
 pub mod enforcer;

@@ -13,11 +13,11 @@ use futures_util::{
 };
 use nix::net::if_::if_nametoindex;
 use rtnetlink::{
-    Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, MulticastGroup, RouteMessageBuilder,
+    Handle, LinkBridge, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth, MulticastGroup, RouteMessageBuilder,
     new_multicast_connection,
     packet_route::{
         address::{AddressAttribute, AddressFlags, AddressHeaderFlags},
-        link::{InfoData, InfoVeth, LinkAttribute, State},
+        link::{InfoData, InfoVeth, LinkAttribute, MacVlanMode, State},
         route::RouteScope,
     },
 };
@@ -105,6 +105,21 @@ impl Netlink {
     pub async fn remove(&self, name: &str) -> Result<()> {
         let request = self.handle.link().del(index(name)?);
         request.execute().await.with_context(|| format!("cannot remove {name}"))
+    }
+
+    /// Adds an interface in another namespace that sends and receives through one of this namespace.
+    pub async fn add_macvlan(&self, lower: &str, name: &str, other: &NetNs, hardware: [u8; 6]) -> Result<()> {
+        self.up(lower).await?;
+        let message = LinkMacVlan::new(name, index(lower)?, MacVlanMode::Private)
+            .address(hardware.to_vec())
+            .setns_by_fd(other.raw())
+            .up()
+            .build();
+        let request = self.handle.link().add(message);
+        request
+            .execute()
+            .await
+            .with_context(|| format!("cannot add interface {name} on {lower}"))
     }
 
     /// Makes an interface a port of a bridge.

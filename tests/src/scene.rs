@@ -347,6 +347,23 @@ impl Scene {
         self.start(&self.new_container(task)?, &self.topology.host, BRIDGE_V4, start)
     }
 
+    /// Starts something as a container of a task in a network namespace.
+    pub fn in_container<T>(&self, task: &str, network: &NetNs, address: Ipv4Addr, start: impl Start<T>) -> Result<T> {
+        self.start(&self.new_container(task)?, network, address, start)
+    }
+
+    /// The network.
+    #[must_use]
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// The cgroup of host services.
+    #[must_use]
+    pub fn trusted(&self) -> PathBuf {
+        self.directory.join(HOST)
+    }
+
     /// Starts something as a host service.
     pub fn on_host<T>(&self, start: impl Start<T>) -> Result<T> {
         self.start(&self.directory.join(HOST), &self.topology.host, BRIDGE_V4, start)
@@ -401,7 +418,7 @@ impl Scene {
     }
 
     /// As container engines do, each container gets a cgroup below its task's.
-    fn new_container(&self, task: &str) -> Result<PathBuf> {
+    pub fn new_container(&self, task: &str) -> Result<PathBuf> {
         let number = self.containers.fetch_add(1, Ordering::Relaxed);
         let cgroup = self.cgroup_of(task)?.join(format!("container-{number}"));
         cgroup::create(&cgroup)?;

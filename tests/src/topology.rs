@@ -19,6 +19,10 @@ use crate::{
     netlink::{Netlink, await_running, configure},
 };
 
+mod modes;
+
+pub use modes::{DIRECT_HARDWARE, Direct, SECOND_HARDWARE, isolated};
+
 /// Hardware address of the bridge: where a container's packets to elsewhere go.
 pub const BRIDGE_HARDWARE: [u8; 6] = [0x02, 0, 0, 0x77, 0, 1];
 /// The host, as bridge containers see it.
@@ -30,6 +34,13 @@ pub const BRIDGE_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
 pub const IMDS_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// The instance metadata service over IPv6.
 pub const IMDS_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x254);
+/// The metadata service's IPv4 address in forms of IPv6 that somebody on the way could take back to IPv4: the host sends
+/// them where such a translator would.
+pub const IMDS_EMBEDDED: [Ipv6Addr; 3] = [
+    Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0xa9fe, 0xa9fe),
+    Ipv6Addr::new(0x2002, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 0),
+    Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0xa9fe, 0xa9fe),
+];
 /// Hardware address of the metadata service, and the host's interface to it.
 pub const IMDS_HARDWARE: [u8; 6] = [0x02, 0, 0, 0x77, 1, 2];
 const IMDS_HOST_HARDWARE: [u8; 6] = [0x02, 0, 0, 0x77, 1, 1];
@@ -91,10 +102,11 @@ impl Topology {
         let imds = NetNs::try_new()?;
         host.run(|| {
             forget_source_filters()?;
+            obey_stations()?;
             write_sysctl("ipv4/ip_forward", "1")?;
             write_sysctl("ipv6/conf/all/forwarding", "1")
         })?;
-        imds.run(forget_source_filters)?;
+        imds.run(|| forget_source_filters().and_then(|()| obey_stations()))?;
         configure(&host, async |net| {
             net.up("lo").await?;
             net.add_bridge("br0", BRIDGE_HARDWARE).await?;
@@ -122,7 +134,11 @@ impl Topology {
             net.add_neighbor("imds0", IMDS_LINK_V4, IMDS_HARDWARE).await?;
             net.add_neighbor("imds0", IMDS_LINK_V6, IMDS_HARDWARE).await?;
             net.route_v4((IMDS_V4, 32), Some(IMDS_LINK_V4), "imds0").await?;
-            net.route_v6((IMDS_V6, 128), IMDS_LINK_V6, "imds0").await
+            net.route_v6((IMDS_V6, 128), IMDS_LINK_V6, "imds0").await?;
+            for embedded in IMDS_EMBEDDED {
+                net.route_v6((embedded, 128), IMDS_LINK_V6, "imds0").await?;
+            }
+            Ok(())
         })?;
         await_running(&host, "imds0")?;
         await_running(&imds, "eth0")?;
@@ -225,6 +241,17 @@ async fn start(net: &Netlink) -> Result<()> {
 fn forget_source_filters() -> Result<()> {
     write_sysctl("ipv4/conf/all/rp_filter", "0")?;
     write_sysctl("ipv4/conf/default/rp_filter", "0")
+}
+
+/// A host that believes what a packet says of where it comes from and of its further stations, so that such packets are
+/// worth refusing.
+fn obey_stations() -> Result<()> {
+    for devices in ["all", "default"] {
+        write_sysctl(&format!("ipv4/conf/{devices}/accept_source_route"), "1")?;
+        write_sysctl(&format!("ipv4/conf/{devices}/accept_local"), "1")?;
+        write_sysctl(&format!("ipv6/conf/{devices}/seg6_enabled"), "1")?;
+    }
+    Ok(())
 }
 
 /// Sets a network sysctl (a path below `/proc/sys/net`) of the calling thread's namespace.

@@ -5,7 +5,7 @@ use std::process::{ExitCode, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    cargo,
+    cargo, matrix,
     setup::{self, Purpose},
     step, test,
 };
@@ -51,7 +51,10 @@ pub(crate) fn run() -> Result<ExitCode> {
         .args(["--no-deps", "--document-private-items"])
         .env("RUSTDOCFLAGS", DOC_FLAGS);
     step::run(&mut doc)?;
-    test::run(&test::Args::default())
+    let outcome = test::run(&test::Args::default())?;
+    // The tests have written it again.
+    step::run(step::command("git").args(["diff", "--exit-code", "--", matrix::DOCUMENT]))?;
+    Ok(outcome)
 }
 
 /// Licenses, duplicates and sources come from the lock file; advisories need their database from the network, and

@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod cargo;
 mod ci;
+mod matrix;
 mod preflight;
 mod run;
 mod setup;

@@ -3,6 +3,7 @@
 pub(crate) mod tally;
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader, Write as _},
     path::Path,
     process::{Command, ExitCode, Stdio},
@@ -14,6 +15,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use self::tally::Tally;
 use crate::{
     cargo::{self, Executable},
+    matrix::Matrix,
     preflight,
     setup::{self, Purpose},
     step, vm,
@@ -86,12 +88,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         run_doc_tests(&target, &args.filters, &mut tally)?;
         tiers.push(("unit tests and invariants".to_owned(), tally));
         tiers.push((
-            "kernel tests on this host".to_owned(),
+            format!("kernel tests on this host, {}", release()?),
             run_here(&kernel, &args.filters)?,
         ));
     }
     tiers.extend(run_in_machines(&machines, &executables, &args.filters)?);
     tally::print(&tiers)?;
+    if args.kernel == Kernels::All && args.filters.is_empty() {
+        write_matrix(&tiers)?;
+    }
     let total: Tally = tiers.into_iter().map(|(_, tally)| tally).sum();
     ensure!(total.ran() > 0, "no test ran; does a name contain {:?}?", args.filters);
     Ok(if total.failed == 0 {
@@ -99,6 +104,19 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Writes the table of techniques from what all tiers have told; each has its kernel's release as the name's last word.
+fn write_matrix(tiers: &[(String, Tally)]) -> Result<()> {
+    let mut matrix = Matrix::default();
+    for (name, tally) in tiers {
+        let release = name.rsplit(' ').next().unwrap_or_default();
+        tally.cells.iter().for_each(|cell| matrix.read(release, cell));
+    }
+    if matrix.write()? {
+        step::announce("docs/bypass-matrix.md says something else now");
+    }
+    Ok(())
 }
 
 /// Builds all binaries and all tests at once, linked statically, so that every kernel runs the same files.
@@ -180,12 +198,14 @@ fn run_in_machines(
     if machines.is_empty() {
         return Ok(Vec::new());
     }
-    let kernel_test = executables
-        .iter()
-        .find(|one| one.is_test && one.name == "kernel")
-        .context("cargo built no test called `kernel`")?;
+    let test = |name: &str| {
+        let mut tests = executables.iter().filter(|one| one.is_test);
+        tests
+            .find(|one| one.name == name)
+            .with_context(|| format!("cargo built no test called `{name}`"))
+    };
     let binary = |name| cargo::binary(executables, name);
-    let programs = [kernel_test, binary("enforcer")?, binary("lab")?];
+    let programs = [test("kernel")?, test("matrix")?, binary("enforcer")?, binary("lab")?];
     let payload = vm::Payload {
         init: binary("vm-init")?,
         programs: &programs,
@@ -205,6 +225,12 @@ fn run_in_machines(
             })
             .collect()
     })
+}
+
+/// This host's kernel.
+fn release() -> Result<String> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").context("cannot read the kernel's release")?;
+    Ok(release.trim_end().to_owned())
 }
 
 /// Writes a line of a result to stdout.

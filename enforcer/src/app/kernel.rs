@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The ECS agent's introspection port, which tells the tasks' cgroups and containers to whoever asks.
-const INTROSPECTION_PORT: u16 = 51678;
+pub(crate) const INTROSPECTION_PORT: u16 = 51678;
 
 /// What the kernel side needs to know.
 pub(super) fn bpf_config(config: &Config, cgroups: &CgroupFs, own_cgroup: &Path) -> bpf::Config {

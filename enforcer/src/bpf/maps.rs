@@ -51,7 +51,11 @@ impl std::fmt::Debug for Counters {
 impl Counters {
     pub(super) fn try_new(ebpf: &mut Ebpf) -> Result<Self, BpfError> {
         let map = PerCpuArray::try_from(take(ebpf, "COUNTERS")?).map_err(map_error("open", "COUNTERS"))?;
-        Ok(Self { map })
+        Ok(Self::of(map))
+    }
+
+    pub(super) fn of(map: PerCpuArray<MapData, u64>) -> Self {
+        Self { map }
     }
 
     /// The counter's sum over all CPUs, since the map was made (it outlives the daemon).

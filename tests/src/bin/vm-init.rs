@@ -1,7 +1,7 @@
 //! PID 1 of the virtual machines that `cargo xtask test` boots: makes a system, runs the kernel tests, powers off.
 //!
-//! Everything it needs is in the initramfs: `/modules/*.ko` in load order, `/arguments` (one per line), `/bin/kernel`
-//! (the tests) and the binaries they start. The exit code goes to the console behind a marker that xtask knows.
+//! Everything it needs is in the initramfs: `/modules/*.ko` in load order, `/arguments` (one per line), the tests
+//! ([`TESTS`]) and the binaries they start. The exit code goes to the console behind a marker that xtask knows.
 
 use std::{
     fs::{self, File},
@@ -32,6 +32,9 @@ const FILE_SYSTEMS: [(&str, &str); 7] = [
     ("tmpfs", "/run"),
     ("tmpfs", "/tmp"),
 ];
+
+/// The tests, in the order they run.
+const TESTS: [&str; 2] = ["/bin/kernel", "/bin/matrix"];
 
 fn main() -> Result<()> {
     ensure!(
@@ -67,15 +70,23 @@ fn load(module: &Path) -> Result<()> {
 /// Runs the tests and, as every PID 1 must, collects whatever else ends meanwhile. Returns their exit code as a shell
 /// would.
 fn run_tests() -> Result<i32> {
+    let mut worst = 0;
+    for tests in TESTS {
+        worst = worst.max(run(tests)?);
+    }
+    Ok(worst)
+}
+
+fn run(program: &str) -> Result<i32> {
     let arguments = fs::read_to_string("/arguments").context("cannot read /arguments")?;
-    let tests = Command::new("/bin/kernel")
+    let tests = Command::new(program)
         .args(["--test-threads", "2"])
         .args(arguments.lines())
         .env("ENFORCER_TEST_BIN_DIR", "/bin")
         .env("ENFORCER_TEST_HAMMER_ACTIONS", "10")
         .env("RUST_BACKTRACE", "1")
         .spawn()
-        .context("cannot start /bin/kernel")?;
+        .with_context(|| format!("cannot start {program}"))?;
     loop {
         match wait() {
             Ok(WaitStatus::Exited(pid, code)) if pid.as_raw().unsigned_abs() == tests.id() => return Ok(code),

@@ -5,6 +5,7 @@ use std::iter::Sum;
 use anyhow::Result;
 
 use super::print_line;
+use crate::matrix::CELL;
 
 /// How many tests ran, and which ones failed.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -14,6 +15,8 @@ pub(crate) struct Tally {
     ignored: u32,
     /// Names of failed tests, and runs that ended without a result.
     failures: Vec<String>,
+    /// What tests told of the matrix of techniques, line by line.
+    pub(crate) cells: Vec<String>,
     /// What the run being read has reported: `None` before its closing line.
     reported_failures: Option<u32>,
 }
@@ -39,6 +42,9 @@ impl Tally {
     /// Reads one line of output.
     pub(crate) fn read(&mut self, line: &str) {
         let line = line.trim_end();
+        if line.contains(CELL) {
+            self.cells.push(line.to_owned());
+        }
         if let Some(name) = line
             .strip_prefix("test ")
             .and_then(|rest| rest.strip_suffix(" ... FAILED"))
@@ -102,6 +108,7 @@ impl Sum for Tally {
             sum.failed += tally.failed;
             sum.ignored += tally.ignored;
             sum.failures.extend(tally.failures);
+            sum.cells.extend(tally.cells);
             sum
         })
     }

@@ -1,0 +1,146 @@
+//! `enforcer selftest`: every known bypass, tried on this host.
+
+use std::{
+    io::{self, Write as _},
+    net::SocketAddrV4,
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+
+use crate::{
+    app::INTROSPECTION_PORT,
+    bpf,
+    config::{
+        Upstream,
+        load::{Flags, environment, load},
+    },
+    host::cgroupfs::CgroupFs,
+    selftest::{Installed, child, report::Report, run, technique::TECHNIQUES},
+};
+
+/// Something got through.
+const LEAK: u8 = 1;
+/// It could not be run.
+const NOT_RUN: u8 = 2;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Selftest {
+    #[command(flatten)]
+    flags: Flags,
+    /// How to print the matrix
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+    /// Only list the techniques
+    #[arg(long)]
+    list: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct SelftestChild {
+    /// Absolute path of the cgroup to enter
+    #[arg(long)]
+    cgroup: Option<PathBuf>,
+    /// File of the network namespace to enter
+    #[arg(long)]
+    network: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Format {
+    /// For people
+    #[default]
+    Text,
+    /// For programs
+    Json,
+}
+
+// === impl Selftest ===
+
+impl Selftest {
+    pub(super) fn execute(self) -> anyhow::Result<ExitCode> {
+        if self.list {
+            self.print_techniques()?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        match self.run() {
+            Ok(report) => {
+                self.print(&report)?;
+                let code = if report.has_leak() { LEAK } else { 0 };
+                Ok(code.into())
+            }
+            Err(error) => {
+                tracing::error!("the self-test could not run: {error:#}");
+                Ok(NOT_RUN.into())
+            }
+        }
+    }
+
+    fn run(&self) -> anyhow::Result<Report> {
+        let config = load(&self.flags, &environment)?;
+        let counters = bpf::enforced_counters(&config.pin_dir)?.with_context(|| {
+            format!(
+                "nothing is enforced with the pins in {}: start `enforcer run`, not in observe mode",
+                config.pin_dir.display()
+            )
+        })?;
+        let agent_ports = match config.upstream {
+            Upstream::Embedded(_) => Vec::new(),
+            Upstream::EcsAgent {
+                address,
+                introspection_blocked: true,
+            } => vec![address.port(), INTROSPECTION_PORT],
+            Upstream::EcsAgent { address, .. } => vec![address.port()],
+        };
+        let cgroups = CgroupFs::find(config.cgroups.root.as_deref())?;
+        let own_cgroup = cgroups.absolute(&cgroups.own()?);
+        let cgroup_root = config.cgroups.root.unwrap_or_else(|| cgroups.mount().to_owned());
+        Ok(run(&Installed {
+            cgroup_root,
+            own_cgroup,
+            endpoint: SocketAddrV4::new(config.endpoint.address, config.endpoint.port),
+            steer_ports: [config.endpoint.steer_port, config.endpoint.packet_steer_port],
+            agent_ports,
+            counters,
+        })?)
+    }
+
+    fn print(&self, report: &Report) -> anyhow::Result<()> {
+        let mut stdout = io::stdout().lock();
+        match self.output {
+            Format::Text => report.print(&mut stdout)?,
+            Format::Json => {
+                serde_json::to_writer_pretty(&mut stdout, report)?;
+                writeln!(stdout)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn print_techniques(&self) -> anyhow::Result<()> {
+        let mut stdout = io::stdout().lock();
+        match self.output {
+            Format::Text => {
+                for technique in TECHNIQUES {
+                    writeln!(stdout, "{:<22} {}", technique.name, technique.what)?;
+                }
+            }
+            Format::Json => {
+                serde_json::to_writer_pretty(&mut stdout, TECHNIQUES)?;
+                writeln!(stdout)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+// === impl SelftestChild ===
+
+impl SelftestChild {
+    pub(super) fn execute(self) -> anyhow::Result<ExitCode> {
+        child::run(self.cgroup.as_deref(), self.network.as_deref()).context("the self-test's child failed")?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

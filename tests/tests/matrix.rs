@@ -1,0 +1,47 @@
+//! The matrix: every technique of the enforcer's own table in every network mode. First without the enforcer, which
+//! shows that the technique works there, then with it, and then nothing may arrive and everything must be recorded.
+//!
+//! Each cell goes to standard output as a line that `cargo xtask matrix` makes the project's table from.
+
+#![cfg(test)]
+
+/// The directory beside this file.
+mod matrix {
+    pub(super) mod cell;
+    pub(super) mod mode;
+    mod selftest;
+}
+
+use enforcer_tests::scene::Scene;
+use matrix::{cell::check, mode};
+
+#[test]
+fn nothing_gets_past_from_a_bridge() {
+    check("bridge", Scene::builder(), mode::bridge);
+}
+
+/// In front of an ECS agent, whose ports are there to be reached.
+#[test]
+fn nothing_gets_past_from_the_host_network() {
+    check("host", Scene::builder().in_front_of_ecs_agent(), mode::host);
+}
+
+#[test]
+fn nothing_gets_past_from_a_network_card_of_its_own() {
+    check("awsvpc", Scene::builder(), mode::awsvpc);
+}
+
+#[test]
+fn nothing_gets_past_from_a_network_without_links() {
+    check("none", Scene::builder(), mode::none);
+}
+
+#[test]
+fn nothing_gets_past_from_another_containers_network() {
+    check("container", Scene::builder(), mode::container);
+}
+
+#[test]
+fn nothing_gets_past_by_a_second_interface() {
+    check("second interface", Scene::builder(), mode::second_interface);
+}
