@@ -1,7 +1,7 @@
 //! The matrix: every technique of the enforcer's own table in every network mode. First without the enforcer, which
 //! shows that the technique works there, then with it, and then nothing may arrive and everything must be recorded.
 //!
-//! Each cell goes to standard output as a line that `cargo xtask matrix` makes the project's table from.
+//! Each cell goes to standard output as a line that `cargo xtask test` makes the project's table from.
 
 #![cfg(test)]
 
