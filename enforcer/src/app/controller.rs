@@ -4,7 +4,7 @@
 //! neither protects less nor permits more meanwhile than before or after, and requests are decided by the new
 //! configuration from one instant on.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{net::SocketAddrV4, path::PathBuf, sync::Arc};
 
 use tokio::{
     sync::watch,
@@ -164,6 +164,9 @@ impl Controller {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             mode: config.mode,
+            listening: [config.endpoint.steer_port, config.endpoint.packet_steer_port]
+                .map(|port| SocketAddrV4::new(config.endpoint.address, port))
+                .to_vec(),
             upstream: match config.upstream {
                 crate::config::Upstream::Embedded(_) => "embedded".to_owned(),
                 crate::config::Upstream::EcsAgent { address, .. } => format!("ecs-agent at {address}"),

@@ -3,15 +3,13 @@
 mod network;
 mod processes;
 mod programs;
+mod service;
 
 use std::{
-    fmt,
-    net::{Ipv4Addr, SocketAddrV4},
-    os::fd::AsFd,
+    fmt, fs,
     path::{Path, PathBuf},
 };
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 use serde::Serialize;
 
 use crate::{
@@ -76,6 +74,7 @@ pub enum OwnCgroupError {
 /// Looks at everything that `enforcer run` needs.
 #[must_use]
 pub fn check(config: &Config) -> Vec<Finding> {
+    let running = service::running(&config.control_socket);
     let mut findings = vec![
         finding("root", root()),
         finding("kernel", kernel()),
@@ -84,7 +83,12 @@ pub fn check(config: &Config) -> Vec<Finding> {
         finding("own cgroup", running_in(config)),
         finding("bpffs", bpffs(&config.pin_dir)),
         finding("hooks", hooks()),
-        finding("endpoint ports", endpoint_ports(config)),
+        finding("bpf lsm", bpf_lsm()),
+        finding("service", Ok(service::told(running.as_ref()))),
+        finding(
+            "endpoint ports",
+            service::endpoint_ports(&config.endpoint, running.as_ref()),
+        ),
         finding("audit output", audit_output(&config.audit.output)),
         finding("audit key", audit_key(&config.audit.key_file)),
         finding("credentials files", credentials_files(&config.upstream)),
@@ -231,29 +235,22 @@ fn hooks() -> Outcome {
     }
 }
 
-fn endpoint_ports(config: &Config) -> Outcome {
-    let endpoint = &config.endpoint;
-    for port in [endpoint.steer_port, endpoint.packet_steer_port] {
-        if let Err(error) = try_bind(endpoint.address, port) {
-            return Err(Problem::new(
-                format!("cannot listen on {}:{port}: {error}", endpoint.address),
-                "see who does with `ss -ltnp` (a running enforcer is fine), or set endpoint.steer-port and \
-                 endpoint.packet-steer-port",
-            ));
+/// Without the BPF LSM, the hook on socket options sees only system calls of the kernel's own word size.
+fn bpf_lsm() -> Outcome {
+    const ACTIVE: &str = "/sys/kernel/security/lsm";
+    let found = match fs::read_to_string(ACTIVE) {
+        Ok(modules) if modules.trim().split(',').any(|module| module == "bpf") => {
+            return Ok("active: socket options of 32-bit system calls are judged too".to_owned());
         }
-    }
-    Ok(format!(
-        "{}:{} and :{} are free",
-        endpoint.address, endpoint.steer_port, endpoint.packet_steer_port
-    ))
-}
-
-/// Binds an address that this host may not have yet.
-fn try_bind(address: Ipv4Addr, port: u16) -> rustix::io::Result<()> {
-    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    sockopt::set_socket_reuseaddr(&socket, true)?;
-    sockopt::set_ip_freebind(&socket, true)?;
-    bind(socket.as_fd(), &SocketAddrV4::new(address, port))
+        Ok(modules) => format!("the BPF LSM is not active (active: {})", modules.trim()),
+        Err(error) => format!("cannot tell whether the BPF LSM is active: {ACTIVE}: {error}"),
+    };
+    Err(Problem::new(
+        format!("{found}: a 32-bit system call may take frames past the hooks of devices without a host side"),
+        "boot with `bpf` in the list lsm=, or with ia32_emulation=off, or drop NET_RAW from containers that have devices \
+         of their own",
+    )
+    .warn())
 }
 
 fn audit_output(output: &AuditOutput) -> Outcome {

@@ -155,6 +155,7 @@ fn print_service(output: &mut impl Write, service: &Report) -> io::Result<()> {
         version,
         pid,
         mode,
+        listening,
         upstream,
         host,
         guarded,
@@ -169,7 +170,9 @@ fn print_service(output: &mut impl Write, service: &Report) -> io::Result<()> {
         "  service            {version}, pid {pid}, mode {}, upstream {upstream}",
         mode.name()
     )?;
+    let listening: Vec<_> = listening.iter().map(ToString::to_string).collect();
     for (name, list) in [
+        ("listening", &listening),
         ("blocked", protected),
         ("host cgroups", host),
         ("guarded below", guarded),

@@ -1,6 +1,6 @@
 //! What the running enforcer tells about itself.
 
-use std::path::PathBuf;
+use std::{net::SocketAddrV4, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,8 @@ pub struct Report {
     pub pid: u32,
     /// What is done about what is refused.
     pub mode: Mode,
+    /// Where it listens for connections that were steered to it.
+    pub listening: Vec<SocketAddrV4>,
     /// Who holds the credentials.
     pub upstream: String,
     /// Patterns of trusted host cgroups.

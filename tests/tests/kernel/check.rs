@@ -1,10 +1,12 @@
 //! `enforcer check`: what it finds in the way, and how it names it.
 
+use std::net::{Ipv4Addr, TcpListener};
+
 use enforcer_tests::{
     foreign::{Kind, Program, Sharing},
     netlink::configure,
     scene::Scene,
-    topology::{BRIDGE_V4, ENDPOINT, IMDS_V4},
+    topology::{BRIDGE_V4, ENDPOINT, IMDS_V4, STEER},
 };
 use serde_json::Value;
 
@@ -86,4 +88,26 @@ fn guarded_processes_that_may_write_packets_are_counted() {
         &["1 guarded processes hold CAP_NET_RAW"],
     );
     assert_found(&mut scene, ("packet sockets", "ok"), &[]);
+}
+
+#[test]
+fn beside_a_running_enforcer_all_is_well_and_it_is_named() {
+    let mut scene = crate::scene();
+    let pid = format!("pid {}", scene.enforcer().pid().unwrap());
+    let (findings, success) = found(&mut scene, "service");
+    assert!(
+        success && findings[0]["means"].as_str().unwrap().contains(&pid),
+        "{findings:?}"
+    );
+    assert_found(&mut scene, ("endpoint ports", "ok"), &["the running enforcer's"]);
+}
+
+#[test]
+fn a_port_that_somebody_else_listens_on_is_fatal_and_named() {
+    let mut scene = prepared();
+    let port = STEER.port();
+    let listen = || Ok(TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?);
+    let _listener = scene.host_network().run(listen).unwrap();
+    assert_found(&mut scene, ("service", "ok"), &["no enforcer is running"]);
+    assert_found(&mut scene, ("endpoint ports", "fail"), &[&port.to_string()]);
 }
