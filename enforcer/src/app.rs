@@ -179,9 +179,10 @@ impl Running {
             config: &bpf_config,
             rules: &rules,
             is_first: bpf.is_first(),
+            is_upgrade: bpf.is_upgrade(),
         };
-        block_in_place(|| stale.destroy())?;
         let coverage = Coverage::start(bpf, cgroups.clone(), bpf_config.cgroup_root.clone())?;
+        block_in_place(|| stale.destroy())?;
         address::ensure(config.endpoint.address).await?;
         let Sockets { listeners, handles } = Sockets::open(&config.endpoint, offered).await?;
         let control = control::Server::bind(&config.control_socket)?;

@@ -174,6 +174,12 @@ impl Bpf {
         self.is_first
     }
 
+    /// Whether the maps of an older layout were replaced, and with them all that was known of connections on their way.
+    #[must_use]
+    pub const fn is_upgrade(&self) -> bool {
+        self.older.is_some()
+    }
+
     /// The ring buffer's reader; there is one, so the second call fails.
     pub fn take_events(&mut self) -> Result<EventRing, BpfError> {
         EventRing::try_new(&mut self.ebpf)

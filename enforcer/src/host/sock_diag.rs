@@ -29,6 +29,9 @@ const CGROUP_ID: u16 = 21;
 /// the kernel keeps without a socket.
 const CONNECTED: u32 = 1 << 1 | 1 << 2 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
 
+/// `TCP_SYN_SENT`
+const SYN_SENT: u8 = 2;
+
 /// Length of `struct nlmsghdr`.
 const HEADER: usize = 16;
 /// Length of `struct inet_diag_msg`.
@@ -48,6 +51,8 @@ pub(super) struct Connected {
     pub(super) peer: Address,
     /// The port there.
     pub(super) port: u16,
+    /// Whether it is still on its way: nobody has answered.
+    pub(super) is_connecting: bool,
     /// The cgroup it was made in; 0 if the kernel does not tell.
     pub(super) cgroup_id: u64,
 }
@@ -148,6 +153,7 @@ fn connected(body: &[u8], protocol: u8) -> Option<Connected> {
         id: *id,
         peer,
         port,
+        is_connecting: *body.get(1)? == SYN_SENT,
         cgroup_id,
     })
 }

@@ -1,7 +1,7 @@
 //! Stale connections: those of guarded processes to protected destinations that were made before anybody watched.
 //!
 //! Socket hooks decide when a connection is made. One that is older than they are would go on; the packet hooks drop what
-//! it sends, and here it is ended, so that its owner is told.
+//! it sends, and here it is ended, so that its owner is told. So are those that an upgrade would leave on their way.
 
 use std::{collections::HashMap, io};
 
@@ -35,6 +35,9 @@ pub struct Stale<'a> {
     /// Whether nothing was attached before. Then connections to the credential endpoint were made with somebody else;
     /// otherwise an earlier enforcer took them, and may still be answering.
     pub is_first: bool,
+    /// Whether the maps were replaced. Then nobody knows the connections that were on their way to the enforcer any more:
+    /// their packets are dropped, and their owners would try until they run out of patience.
+    pub is_upgrade: bool,
 }
 
 // === impl Stale ===
@@ -80,6 +83,9 @@ impl Stale<'_> {
     }
 
     fn is_stale(&self, socket: &Connected, rules: &HashMap<Address, AddressRule>, in_host_netns: bool) -> bool {
+        if self.is_upgrade && self.is_on_its_way_here(socket) {
+            return true;
+        }
         let (canonical, spelling) = socket.peer.canonical();
         let Some(rule) = rules.get(&canonical) else {
             return false;
@@ -99,6 +105,13 @@ impl Stale<'_> {
             Verdict::Deny(_) | Verdict::Steer => rule.target != target::CREDENTIALS || self.is_first,
         };
         is_refused && self.config.mode == Mode::Enforce && !treatment.observed
+    }
+
+    fn is_on_its_way_here(&self, socket: &Connected) -> bool {
+        let steer_ports = [self.config.steer_port, self.config.packet_steer_port];
+        let endpoint = Address::from_v4(u32::from_ne_bytes(self.config.endpoint_address.octets()));
+        let (peer, _spelling) = socket.peer.canonical();
+        socket.is_connecting && peer == endpoint && steer_ports.contains(&socket.port)
     }
 
     /// How the processes of a cgroup are treated; none if it lies outside the cgroup that hooks attach to. One that is gone,

@@ -2,19 +2,27 @@
 
 use std::{
     fs,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     thread,
+    time::Duration,
 };
 
-use enforcer_common::ABI_VERSION;
+use enforcer_common::{
+    ABI_VERSION,
+    event::{Hook, Outcome},
+    verdict::Reason,
+};
 use enforcer_tests::{
+    actor::{Attempt, Family},
     audit::Record,
     scene::Scene,
     topology::{ENDPOINT, IMDS},
 };
+use nix::errno::Errno;
 
-use crate::{EPERM, NOBODY_THERE, assert_nothing_reached_the_metadata_service, scene};
+use crate::{EPERM, NOBODY_THERE, assert_nothing_reached_the_metadata_service, recorded, scene};
 
 /// The pin directory.
 fn pins(scene: &Scene) -> PathBuf {
@@ -103,6 +111,29 @@ fn hooks_an_older_enforcer_lacked_are_added_and_those_nobody_knows_removed() {
         fs::rename(links.join("connect4"), links.join("connect9")).unwrap();
     });
     assert_eq!(names(&root_links(&scene)), known);
+}
+
+#[test]
+fn a_connection_that_is_on_its_way_during_an_upgrade_ends_soon() {
+    let mut scene = scene();
+    // The host has no way back to this one, so nobody ever answers it.
+    let (mut web, _attachment) = scene.routed_container("web", Ipv4Addr::new(10, 77, 2, 10)).unwrap();
+    let socket = web.open(Family::V4).unwrap();
+    web.limit(socket, Duration::from_secs(600)).unwrap();
+    thread::scope(|scope| {
+        let client = scope.spawn(|| web.connect_socket(socket, ENDPOINT).unwrap());
+        recorded(
+            &scene,
+            Hook::Connect4,
+            Outcome::Steered,
+            Reason::CredentialEndpoint,
+            "web",
+        );
+        assert!(scene.enforcer().terminate().unwrap().success());
+        fs::rename(layout(&scene, ABI_VERSION), layout(&scene, ABI_VERSION - 1)).unwrap();
+        scene.enforcer().start().unwrap();
+        assert_eq!(client.join().unwrap(), Attempt::Refused(Errno::ECONNABORTED));
+    });
 }
 
 #[test]
