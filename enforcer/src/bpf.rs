@@ -20,7 +20,6 @@ use enforcer_common::address::AddressRule;
 use serde::{Deserialize, Serialize};
 
 mod attach;
-mod enforced;
 mod error;
 mod foreign;
 mod load;
@@ -34,11 +33,10 @@ mod tc;
 mod upgrade;
 
 pub use self::{
-    enforced::enforced_counters,
     error::BpfError,
     foreign::{Foreign, Position, on_cgroups, on_device},
     maps::{Accepted, Classes, Counters},
-    pinned::{Pinned, pinned},
+    pinned::{Kernel, Pinned},
     pins::{Removal, require_bpffs},
     ring::{EventRing, KernelLog},
     status::{AttachedTo, HookStatus, missing_hooks, status},

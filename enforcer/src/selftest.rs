@@ -24,9 +24,9 @@ mod socket;
 mod witness;
 mod world;
 
-use std::{io, net::SocketAddrV4, path::PathBuf, thread, time::Duration};
+use std::{io, net::SocketAddrV4, os::unix::fs::MetadataExt as _, path::PathBuf, thread, time::Duration};
 
-use enforcer_common::counter::Counter;
+use enforcer_common::{cgroup::CgroupClass, counter::Counter};
 
 use self::{
     child::Child,
@@ -36,7 +36,7 @@ use self::{
     technique::{Goal, TECHNIQUES, Technique},
     world::{Cgroups, Mode, World},
 };
-use crate::bpf::{BpfError, Counters};
+use crate::bpf::{BpfError, Counters, Pinned};
 
 /// What keeps the self-test from running.
 #[derive(Debug, thiserror::Error)]
@@ -49,13 +49,21 @@ pub enum SelftestError {
         /// Why it failed.
         source: io::Error,
     },
-    /// A throwaway cgroup could not be made.
-    #[error("cannot create cgroup {path}: {source}; the self-test needs root")]
+    /// A throwaway cgroup could not be made or looked at.
+    #[error("cannot use cgroup {path}: {source}; the self-test needs root")]
     Cgroup {
         /// The cgroup.
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// The enforcer does not block what is done in the throwaway cgroup.
+    #[error(
+        "what is done below {root} is not blocked, as it is trusted or only observed there: the self-test would prove nothing; see `cgroups` in the configuration"
+    )]
+    NotEnforced {
+        /// The cgroup the throwaway one is in.
+        root: PathBuf,
     },
     /// A namespace could not be made or entered.
     #[error("cannot make a network namespace: {source}; the self-test needs root")]
@@ -80,6 +88,8 @@ pub enum SelftestError {
 /// What the self-test needs to know of the installed enforcer.
 #[derive(Debug)]
 pub struct Installed {
+    /// Absolute path of the mount its cgroups are in.
+    pub cgroup_mount: PathBuf,
     /// Absolute path of the cgroup its hooks are attached to.
     pub cgroup_root: PathBuf,
     /// Absolute path of the cgroup the self-test itself runs in.
@@ -90,8 +100,8 @@ pub struct Installed {
     pub steer_ports: [u16; 2],
     /// The guarded ports of the agent behind it.
     pub agent_ports: Vec<u16>,
-    /// What its hooks counted.
-    pub counters: Counters,
+    /// What its hooks go by and count.
+    pub pinned: Pinned,
 }
 
 /// A credential ID that nobody has: whoever asks for it is refused.
@@ -103,6 +113,7 @@ const NOTICE: (u32, Duration) = (100, Duration::from_millis(10));
 /// Tries everything.
 pub fn run(installed: &Installed) -> Result<Report, SelftestError> {
     let cgroups = Cgroups::create(&installed.cgroup_root)?;
+    require_enforcement(installed, &cgroups)?;
     let mut report = Report::default();
     for (mode, name) in [(Mode::Bridge, "bridge"), (Mode::Device, "device")] {
         let world = World::build(mode)?;
@@ -111,7 +122,7 @@ pub fn run(installed: &Installed) -> Result<Report, SelftestError> {
             guarded: Child::start(Some(&cgroups.guarded), &world.client.path())?,
             control: Some(Child::start(None, &world.client.path())?),
             way: Some(&world),
-            counters: &installed.counters,
+            counters: &installed.pinned.counters,
         };
         bench.await_packet_hooks()?;
         report.modes.insert(name, bench.rows(|goal| goal != Goal::Credentials)?);
@@ -122,11 +133,34 @@ pub fn run(installed: &Installed) -> Result<Report, SelftestError> {
         guarded: Child::start(Some(&cgroups.guarded), &host.path())?,
         control: None,
         way: None,
-        counters: &installed.counters,
+        counters: &installed.pinned.counters,
     };
     let rows = bench.rows(|goal| goal == Goal::Credentials)?;
     report.modes.insert("host", rows);
     Ok(report)
+}
+
+/// Guards may be told to only observe, by root of their containers; then nothing could be proven.
+fn require_enforcement(installed: &Installed, cgroups: &Cgroups) -> Result<(), SelftestError> {
+    let above = cgroups.guarded.ancestors();
+    let lineage = above
+        .take_while(|path| path.starts_with(&installed.cgroup_mount))
+        .map(|path| {
+            let metadata = path.metadata().map_err(|source| SelftestError::Cgroup {
+                path: path.to_owned(),
+                source,
+            });
+            metadata.map(|metadata| metadata.ino())
+        });
+    let mut lineage = lineage.collect::<Result<Vec<_>, _>>()?;
+    lineage.reverse();
+    let treatment = installed.pinned.treatment(&lineage)?;
+    if treatment.class == CgroupClass::Guarded && !treatment.observed {
+        return Ok(());
+    }
+    Err(SelftestError::NotEnforced {
+        root: installed.cgroup_root.clone(),
+    })
 }
 
 /// In the host's namespace only the enforcer's own endpoint is asked: what else is addressed there is the real thing.
@@ -169,10 +203,10 @@ impl Bench<'_> {
     }
 
     fn row(&mut self, technique: &Technique) -> Result<Row, SelftestError> {
-        let before = self.refusals()?;
+        let before = self.noticed(technique.goal)?;
         let outcome = self.guarded.attempt(technique.name, &self.ground)?;
         let arrived = self.arrived()?;
-        let recorded = self.refusals()?.saturating_sub(before);
+        let recorded = self.noticed(technique.goal)?.saturating_sub(before);
         let leaked = match technique.goal {
             Goal::Metadata | Goal::Silence { .. } => arrived,
             Goal::Credentials => u64::from(outcome.is_success()),
@@ -224,6 +258,15 @@ impl Bench<'_> {
         let Some(world) = self.way else { return Ok(0) };
         let counted = world.witness.count(&world.client);
         counted.map_err(|source| SelftestError::Witness { source })
+    }
+
+    /// How much the kernel noticed. A connection it steered to the enforcer is refused there, with a record of its own.
+    fn noticed(&self, goal: Goal) -> Result<u64, SelftestError> {
+        let steered = match goal {
+            Goal::Credentials => self.counters.read(Counter::Steered)?,
+            Goal::Metadata | Goal::Silence { .. } => 0,
+        };
+        Ok(self.refusals()? + steered)
     }
 
     fn refusals(&self) -> Result<u64, SelftestError> {

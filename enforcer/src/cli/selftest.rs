@@ -12,7 +12,7 @@ use clap::ValueEnum;
 
 use crate::{
     app::INTROSPECTION_PORT,
-    bpf,
+    bpf::{Mode, Pinned},
     config::{
         Upstream,
         load::{Flags, environment, load},
@@ -21,8 +21,8 @@ use crate::{
     selftest::{Installed, child, report::Report, run, technique::TECHNIQUES},
 };
 
-/// Something got through.
-const LEAK: u8 = 1;
+/// Something got through, or nobody took notice of it.
+const FAILED: u8 = 1;
 /// It could not be run.
 const NOT_RUN: u8 = 2;
 
@@ -68,7 +68,7 @@ impl Selftest {
         match self.run() {
             Ok(report) => {
                 self.print(&report)?;
-                let code = if report.has_leak() { LEAK } else { 0 };
+                let code = if report.has_failed() { FAILED } else { 0 };
                 Ok(code.into())
             }
             Err(error) => {
@@ -80,7 +80,8 @@ impl Selftest {
 
     fn run(&self) -> anyhow::Result<Report> {
         let config = load(&self.flags, &environment)?;
-        let counters = bpf::enforced_counters(&config.pin_dir)?.with_context(|| {
+        let enforced = Pinned::open(&config.pin_dir)?.filter(|pinned| pinned.mode == Mode::Enforce);
+        let pinned = enforced.with_context(|| {
             format!(
                 "nothing is enforced with the pins in {}: start `enforcer run`, not in observe mode",
                 config.pin_dir.display()
@@ -94,16 +95,20 @@ impl Selftest {
             } => vec![address.port(), INTROSPECTION_PORT],
             Upstream::EcsAgent { address, .. } => vec![address.port()],
         };
+        if !config.cgroups.observe.is_empty() {
+            tracing::warn!("containers below the roots in `cgroups.observe` are not blocked, whatever is found here");
+        }
         let cgroups = CgroupFs::find(config.cgroups.root.as_deref())?;
         let own_cgroup = cgroups.absolute(&cgroups.own()?);
         let cgroup_root = config.cgroups.root.unwrap_or_else(|| cgroups.mount().to_owned());
         Ok(run(&Installed {
+            cgroup_mount: cgroups.mount().to_owned(),
             cgroup_root,
             own_cgroup,
             endpoint: SocketAddrV4::new(config.endpoint.address, config.endpoint.port),
             steer_ports: [config.endpoint.steer_port, config.endpoint.packet_steer_port],
             agent_ports,
-            counters,
+            pinned,
         })?)
     }
 

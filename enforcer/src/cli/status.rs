@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::{
-    bpf::{self, AttachedTo, HookStatus, Mode, Pinned},
+    bpf::{self, AttachedTo, HookStatus, Kernel, Mode, Pinned},
     config::{
         Config,
         load::{Flags, environment, load},
@@ -47,7 +47,7 @@ struct Whole {
     problems: Vec<String>,
     hooks: Vec<HookStatus>,
     /// None if nothing is pinned.
-    kernel: Option<Pinned>,
+    kernel: Option<Kernel>,
     /// None if no service answers.
     service: Option<Report>,
 }
@@ -88,7 +88,7 @@ impl Whole {
                 "hooks not attached to {root}: {missing}; `enforcer run` attaches them"
             ));
         }
-        let kernel = bpf::pinned(&config.pin_dir)?;
+        let kernel = Pinned::open(&config.pin_dir)?.map(|maps| maps.read()).transpose()?;
         if kernel.as_ref().is_some_and(|kernel| kernel.mode == Mode::Observe) {
             problems.push("nothing is blocked, only recorded: the mode is observe".to_owned());
         }

@@ -31,7 +31,7 @@ pub struct Row {
     pub verdict: Verdict,
     /// Packets that reached the fake metadata service, or 1 for an answer that must not come.
     pub leaked: u64,
-    /// By how much the kernel's counters of refusals grew.
+    /// By how much the kernel's counters of refusals grew, and of connections steered to the enforcer where that refuses.
     pub recorded: u64,
     /// How many packets the same attempt gets through from where the self-test itself runs; none if it was not made.
     /// 0 means that the row proves nothing: either the technique does not work here, or that place is guarded as well.
@@ -69,10 +69,11 @@ impl Row {
 // === impl Report ===
 
 impl Report {
-    /// Whether something got through.
+    /// Whether something got through, or was stopped without a record.
     #[must_use]
-    pub fn has_leak(&self) -> bool {
-        self.rows().any(|row| row.verdict == Verdict::Leak)
+    pub fn has_failed(&self) -> bool {
+        let mut rows = self.rows();
+        rows.any(|row| matches!(row.verdict, Verdict::Leak | Verdict::Unrecorded))
     }
 
     fn rows(&self) -> impl Iterator<Item = &Row> {
@@ -87,7 +88,7 @@ impl Report {
                 let mark = match row.verdict {
                     Verdict::Blocked => "ok  ",
                     Verdict::Leak => "LEAK",
-                    Verdict::Unrecorded => "warn",
+                    Verdict::Unrecorded => "FAIL",
                     Verdict::Unavailable => "-   ",
                 };
                 writeln!(
