@@ -2,6 +2,7 @@
 
 pub(crate) mod bpf;
 pub(crate) mod file_handle;
+pub(crate) mod ia32;
 pub(crate) mod inherited;
 pub(crate) mod mapping;
 pub(crate) mod namespace;

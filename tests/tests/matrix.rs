@@ -8,6 +8,7 @@
 /// The directory beside this file.
 mod matrix {
     pub(super) mod cell;
+    pub(super) mod gap;
     pub(super) mod mode;
     mod selftest;
 }

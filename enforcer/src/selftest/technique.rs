@@ -143,8 +143,13 @@ pub const TECHNIQUES: &[Technique] = &[
         frame::raw_bypass,
     ),
     metadata(
+        "packet-bypass-32bit",
+        "the same by a 32-bit call: leaks without BPF LSM and host side",
+        frame::raw_bypass_32bit,
+    ),
+    metadata(
         "packet-dgram-bypass",
-        "the same, header by the kernel",
+        "PACKET_QDISC_BYPASS, header by the kernel",
         frame::dgram_bypass,
     ),
     metadata("packet-ring", "packet socket, PACKET_TX_RING", frame::ring),

@@ -30,6 +30,16 @@ impl Mapping {
         Self::own(start, length)
     }
 
+    /// Private memory with an address of 32 bits, zeroed.
+    #[cfg(target_arch = "x86_64")]
+    #[expect(unsafe_code, reason = "mmap(2) hands out raw memory")]
+    pub(crate) fn low(length: usize) -> io::Result<Self> {
+        let flags = MapFlags::PRIVATE | MapFlags::from_bits_retain(libc::MAP_32BIT.cast_unsigned());
+        // SAFETY: as above.
+        let start = unsafe { mmap_anonymous(ptr::null_mut(), length, ACCESS, flags) }?;
+        Self::own(start, length)
+    }
+
     /// What a socket offers to map at `offset`.
     #[expect(unsafe_code, reason = "mmap(2) hands out raw memory")]
     pub(crate) fn of_socket(socket: BorrowedFd<'_>, offset: u64, length: usize) -> io::Result<Self> {

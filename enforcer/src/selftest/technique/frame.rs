@@ -13,13 +13,14 @@ use crate::{
         packet::{IPV4, IPV6, Ipv4, UDP, VLAN, frame, ipv6, tagged, udp, udp_v6},
         socket::{link, open},
     },
-    sys::{mapping::Mapping, socket::set_option},
+    sys::{ia32, mapping::Mapping, socket::set_option},
 };
 
 const AF_PACKET: AddressFamily = AddressFamily::PACKET;
 const SOL_PACKET: libc::c_int = 263;
 const PACKET_TX_RING: libc::c_int = 13;
-const PACKET_QDISC_BYPASS: libc::c_int = 20;
+/// `PACKET_QDISC_BYPASS`
+const QDISC_BYPASS: (libc::c_int, libc::c_int) = (SOL_PACKET, 20);
 
 /// A hardware address of our own choice: nothing checks the sender's.
 pub(super) const HARDWARE: [u8; 6] = [0x02, 0x53, 0x45, 0x4c, 0x46, 0x01];
@@ -45,6 +46,13 @@ pub(super) fn raw_v6(ground: &Ground) -> io::Result<()> {
 
 pub(super) fn raw_bypass(ground: &Ground) -> io::Result<()> {
     send_frame(ground, &bypassing(SocketType::RAW)?, IPV4, &packet(ground))
+}
+
+/// The 32-bit call is one that only the BPF LSM sees.
+pub(super) fn raw_bypass_32bit(ground: &Ground) -> io::Result<()> {
+    let socket = socket(SocketType::RAW)?;
+    ia32::set_option(socket.as_fd(), QDISC_BYPASS, &1_u32.to_ne_bytes())?;
+    send_frame(ground, &socket, IPV4, &packet(ground))
 }
 
 pub(super) fn vlan(ground: &Ground) -> io::Result<()> {
@@ -91,7 +99,7 @@ fn socket(kind: SocketType) -> io::Result<OwnedFd> {
 
 fn bypassing(kind: SocketType) -> io::Result<OwnedFd> {
     let socket = socket(kind)?;
-    set_option(socket.as_fd(), (SOL_PACKET, PACKET_QDISC_BYPASS), &1_u32.to_ne_bytes())?;
+    set_option(socket.as_fd(), QDISC_BYPASS, &1_u32.to_ne_bytes())?;
     Ok(socket)
 }
 
