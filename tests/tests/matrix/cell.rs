@@ -65,7 +65,9 @@ pub(crate) fn check(mode: &str, scene: Builder, settle: impl FnOnce(&Scene) -> R
         .zip(real)
         .map(|(technique, is_real)| try_it(&mut scene, &mut spot, &mut fence, technique, is_real))
         .collect();
-    cells.iter().for_each(|cell| cell.print(mode));
+    for cell in &cells {
+        cell.print(mode);
+    }
     let problems: Vec<_> = cells
         .iter()
         .filter(|cell| !cell.is_fine() && !gap.explains(mode, &cell.technique.name))
@@ -132,10 +134,10 @@ fn refusals(scene: &Scene, first: u64, last: u64, technique: &Technique) -> u64 
         let records = scene.audit().records().unwrap();
         let later = || records.iter().filter(|record| record.seq > first);
         let refused = later().filter(|record| record.seq < last && is_refusal(record)).count() as u64;
-        let lost = later()
+        let missed = later()
             .filter_map(|record| record.lost.as_ref())
             .map(|lost| lost.ring + lost.queue);
-        let counted = refused + lost.sum::<u64>();
+        let counted = refused + missed.sum::<u64>();
         if counted >= expected {
             return if expected == 0 { refused } else { counted };
         }
