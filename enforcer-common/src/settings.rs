@@ -27,8 +27,9 @@ pod! {
         /// Where TC steers to what no socket hook saw, host byte order. A port of its own, because replies from it
         /// must be rewritten on the way back and those from `steer_port` must not.
         pub packet_steer_port: u16,
-        /// Zero.
-        pub reserved: u16,
+        /// The ECS agent's introspection port, host byte order; 0 if containers may use it. The agent listens on every
+        /// address of the host, and the host may get new ones, so this holds for any destination.
+        pub introspection_port: u16,
         /// One of [`mode`], for all cgroups together.
         pub mode: u32,
         /// Not 0: guarded cgroups get no raw IP sockets.

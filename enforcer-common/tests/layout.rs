@@ -28,7 +28,7 @@ fn records_have_the_layout_of_abi_version_2() {
         layout!(HandshakeKey: client, server, client_port, server_port),
         layout!(Handshake: identity, state, reserved),
         layout!(Settings: abi_version, endpoint_address, host_netns_cookie, endpoint_port, steer_port,
-            packet_steer_port, reserved, mode, raw_sockets_denied, denied_protocols),
+            packet_steer_port, introspection_port, mode, raw_sockets_denied, denied_protocols),
         layout!(Event: time_ns, hook, outcome, reason, target, ifindex, protocol, destination, source,
             destination_port, source_port, reserved, identity),
     ];

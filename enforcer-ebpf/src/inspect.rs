@@ -33,21 +33,24 @@ pub(crate) struct Layer {
 }
 
 /// What to do with a packet.
+#[derive(Clone, Copy)]
+#[repr(u32)]
 pub(crate) enum Finding {
-    Pass,
-    Drop,
+    Pass = 0,
+    Drop = 1,
     /// It is for the credential endpoint, and no socket hook rewrote it.
-    Steer(Network, Transport, &'static Settings),
+    Steer = 2,
 }
 
 /// What makes a packet worth a closer look.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Suspicion {
     /// Its destination is not where it ends.
     Detour,
     /// Its source is protected: answers to it would go there.
-    Source(&'static AddressRule),
+    Source,
     /// Its destination is protected.
-    Destination(Protected<'static>),
+    Destination,
 }
 
 /// What is decided about a suspicious packet.
@@ -57,15 +60,40 @@ enum Judgment {
     Record(Outcome, Reason, u32),
 }
 
-/// Decides about a packet and records what it refuses. Unrelated packets leave after a few fields and one filter.
+// === impl Layer ===
+
+impl Layer {
+    /// Whether a packet's source is looked at: sockets below the cgroup root are seen again where they leave.
+    #[inline(always)]
+    const fn minds_sources(&self) -> bool {
+        self.at_host || self.leaves
+    }
+}
+
+// === impl Finding ===
+
+impl Finding {
+    /// The finding of a number that [`pursue`] gave.
+    #[inline(always)]
+    const fn from_raw(raw: u32) -> Self {
+        match raw {
+            0 => Self::Pass,
+            2 => Self::Steer,
+            _ => Self::Drop,
+        }
+    }
+}
+
+/// Decides about a packet and records what it refuses. Unrelated packets leave after a few fields and one filter; others
+/// are left to `pursue`, a global BPF function (as in `sender`) of the layer's hook that calls [`pursue()`].
 #[inline(always)]
-pub(crate) fn inspect(skb: *mut __sk_buff, layer: &Layer) -> Finding {
-    let Some(glance) = Glance::at(skb, layer.framing) else {
-        return Finding::Pass; // Not IP: ARP and the like reach no service.
-    };
-    match suspicion(skb, layer, &glance) {
-        None => Finding::Pass,
-        Some(suspicion) => pursue(skb, layer, &suspicion),
+pub(crate) fn inspect(skb: *mut __sk_buff, layer: &Layer, pursue: extern "C" fn(*mut __sk_buff) -> u32) -> Finding {
+    // Not IP: ARP and the like reach no service.
+    let is_suspicious = Glance::at(skb, layer.framing).is_some_and(|glance| suspicion(skb, layer, &glance).is_some());
+    if is_suspicious {
+        Finding::from_raw(pursue(skb))
+    } else {
+        Finding::Pass
     }
 }
 
@@ -74,26 +102,30 @@ fn suspicion(skb: *mut __sk_buff, layer: &Layer, glance: &Glance) -> Option<Susp
     if !glance.is_plain && takes_detour(skb, layer.framing) {
         return Some(Suspicion::Detour);
     }
-    if let Some(protected) = protected(&glance.destination) {
-        return Some(Suspicion::Destination(protected));
+    if protected(&glance.destination).is_some() {
+        return Some(Suspicion::Destination);
     }
-    if (layer.at_host || layer.leaves)
-        && let Some(protected) = protected(&glance.source)
-    {
-        return Some(Suspicion::Source(protected.rule));
+    if layer.minds_sources() && protected(&glance.source).is_some() {
+        return Some(Suspicion::Source);
     }
     None
 }
 
+/// Decides about a suspicious packet and records what it refuses; gives the number of a [`Finding`].
 #[inline(always)]
-fn pursue(skb: *mut __sk_buff, layer: &Layer, suspicion: &Suspicion) -> Finding {
+pub(crate) fn pursue(skb: *mut __sk_buff, layer: &Layer) -> u32 {
+    find(skb, layer) as u32
+}
+
+#[inline(always)]
+fn find(skb: *mut __sk_buff, layer: &Layer) -> Finding {
     let (Some(settings), Some(network)) = (settings(), Network::load(skb, layer.framing)) else {
         return Finding::Drop; // It has a destination but no header: not a packet.
     };
     let transport = Transport::load(skb, &network);
-    match judge(skb, layer, suspicion, (&network, &transport), settings) {
+    match judge(skb, layer, (&network, &transport), settings) {
         Judgment::Pass => Finding::Pass,
-        Judgment::Steer => Finding::Steer(network, transport, settings),
+        Judgment::Steer => Finding::Steer,
         Judgment::Record(outcome, reason, target) => {
             let wanted = (outcome, reason, target);
             match record(skb, layer, (&network, &transport), wanted, settings) {
@@ -104,30 +136,35 @@ fn pursue(skb: *mut __sk_buff, layer: &Layer, suspicion: &Suspicion) -> Finding 
     }
 }
 
+/// Looks at the packet as [`suspicion`] does, in the same order.
 #[inline(always)]
-fn judge(
-    skb: *mut __sk_buff,
-    layer: &Layer,
-    suspicion: &Suspicion,
-    packet: (&Network, &Transport),
-    settings: &Settings,
-) -> Judgment {
+fn judge(skb: *mut __sk_buff, layer: &Layer, packet: (&Network, &Transport), settings: &Settings) -> Judgment {
     let (network, transport) = packet;
-    let (rule, port) = match suspicion {
-        Suspicion::Detour => return refuse_guarded(skb, packet, Reason::SourceRoute, target::NONE),
-        Suspicion::Source(rule) => (*rule, transport.source_port),
-        Suspicion::Destination(protected) => (protected.rule, transport.destination_port),
-    };
-    // A port nobody can read may be the protected one.
+    if takes_detour(skb, layer.framing) {
+        return refuse_guarded(skb, packet, Reason::SourceRoute, target::NONE);
+    }
+    if let Some(protected) = protected(&network.destination) {
+        return match covered(protected.rule, packet, transport.destination_port) {
+            Some(port) => judge_destination(skb, layer, &protected, packet, (port, settings)),
+            None => Judgment::Pass,
+        };
+    }
+    match protected(&network.source) {
+        Some(protected)
+            if layer.minds_sources() && covered(protected.rule, packet, transport.source_port).is_some() =>
+        {
+            refuse_guarded(skb, packet, Reason::SpoofedSource, protected.rule.target)
+        }
+        _ => Judgment::Pass,
+    }
+}
+
+/// The port of a packet if a rule is about it. One that nobody can read may be the protected one.
+#[inline(always)]
+fn covered(rule: &AddressRule, (network, transport): (&Network, &Transport), port: u16) -> Option<u16> {
     let [first, ..] = rule.ports;
     let port = if transport.is_hidden { first } else { port };
-    if !rule.covers(network.protocol, port) {
-        return Judgment::Pass;
-    }
-    match suspicion {
-        Suspicion::Destination(protected) => judge_destination(skb, layer, protected, packet, (port, settings)),
-        Suspicion::Detour | Suspicion::Source(_) => refuse_guarded(skb, packet, Reason::SpoofedSource, rule.target),
-    }
+    rule.covers(network.protocol, port).then_some(port)
 }
 
 /// Host services may send what they like, and so may the kernel.

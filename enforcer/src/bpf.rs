@@ -62,6 +62,8 @@ pub struct Config {
     pub steer_port: u16,
     /// Where TC steers to.
     pub packet_steer_port: u16,
+    /// The ECS agent's introspection port, if containers may not use it.
+    pub introspection_port: Option<u16>,
     /// The address table.
     pub addresses: Vec<(IpAddr, AddressRule)>,
     /// What is done about what is refused.

@@ -9,7 +9,7 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use enforcer_common::{
-    address::Address,
+    address::{Address, AddressRule, Spelling, protocols, scope, target},
     event::{Hook, Outcome},
     settings::Settings,
     verdict::{Attempt, Reason, TCP, Verdict, decide},
@@ -25,6 +25,15 @@ use crate::{
 };
 
 const IPPROTO_MPTCP: u32 = 262;
+
+/// The rule about introspection. Its port is in the settings, and compared before.
+static INTROSPECTION: AddressRule = AddressRule {
+    target: target::AGENT,
+    scope: scope::EVERYWHERE,
+    ports: [0; 4],
+    protocols: protocols::TCP,
+    group: 0,
+};
 
 #[cgroup_sock_addr(connect4)]
 pub(crate) fn connect4(context: SockAddrContext) -> i32 {
@@ -52,9 +61,24 @@ pub(crate) fn destination_v6(socket_address: *mut bpf_sock_addr) -> Address {
 #[inline(always)]
 pub(crate) fn check(socket_address: *mut bpf_sock_addr, destination: &Address, hook: Hook) -> i32 {
     match protected(destination) {
-        None => CONTINUE,
         Some(protected) => check_protected(socket_address, destination, hook, &protected),
+        None if is_introspection(socket_address) => {
+            let protected = Protected {
+                rule: &INTROSPECTION,
+                spelling: Spelling::Direct,
+            };
+            check_protected(socket_address, destination, hook, &protected)
+        }
+        None => CONTINUE,
     }
+}
+
+/// Whether this is the port of the ECS agent's introspection, at whatever address.
+#[inline(always)]
+fn is_introspection(socket_address: *mut bpf_sock_addr) -> bool {
+    // SAFETY: the program's context; the verifier rewrites the read.
+    let port = u16::from_be(unsafe { (*socket_address).user_port } as u16);
+    port != 0 && settings().is_some_and(|settings| settings.introspection_port == port)
 }
 
 #[inline(always)]

@@ -18,7 +18,7 @@ use enforcer_common::{
 
 use crate::{
     emit::{Decision, Fate, emit},
-    inspect::{Finding, Layer, inspect},
+    inspect::{Finding, Layer, inspect, pursue},
     origin::{Origin, has_socket},
     packet::Framing,
     rules::settings,
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// In the host's network namespace.
-pub(super) const UPLINK: Layer = Layer {
+const UPLINK: Layer = Layer {
     hook: Hook::TcUplink,
     framing: Framing::Leaving,
     at_host: false,
@@ -42,33 +42,51 @@ const DEVICE: Layer = Layer {
 
 #[classifier]
 pub(crate) fn enforcer_uplink(context: TcContext) -> i32 {
-    judge_leaving(context.skb.skb, &UPLINK)
+    judge_uplink(context.skb.skb)
 }
 
 #[classifier]
 pub(crate) fn enforcer_device(context: TcContext) -> i32 {
-    judge_leaving(context.skb.skb, &DEVICE)
+    judge_leaving(context.skb.skb, &DEVICE, pursue_device)
+}
+
+/// What leaves the host. What it forwards has lost its socket, and was judged where it came in.
+#[inline(always)]
+pub(super) fn judge_uplink(skb: *mut __sk_buff) -> i32 {
+    if has_socket(skb) {
+        judge_leaving(skb, &UPLINK, pursue_uplink)
+    } else {
+        TC_ACT_UNSPEC
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn pursue_uplink(skb: *mut __sk_buff) -> u32 {
+    pursue(skb, &UPLINK)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn pursue_device(skb: *mut __sk_buff) -> u32 {
+    pursue(skb, &DEVICE)
 }
 
 #[inline(always)]
-pub(super) fn judge_leaving(skb: *mut __sk_buff, layer: &Layer) -> i32 {
-    // What the host forwards has lost its socket, and was judged where it came in.
-    if matches!(layer.hook, Hook::TcUplink) && !has_socket(skb) {
-        return TC_ACT_UNSPEC;
-    }
+fn judge_leaving(skb: *mut __sk_buff, layer: &Layer, pursue: extern "C" fn(*mut __sk_buff) -> u32) -> i32 {
     if layer.framing.has_stacked_tags(skb) {
         return refuse_stacked_tags(skb, layer.hook);
     }
-    match inspect(skb, layer) {
+    match inspect(skb, layer, pursue) {
         Finding::Pass => TC_ACT_UNSPEC,
         // Nothing steers behind this layer, and `inspect` knows.
-        Finding::Drop | Finding::Steer(..) => TC_ACT_SHOT,
+        Finding::Drop | Finding::Steer => TC_ACT_SHOT,
     }
 }
 
 /// The stack takes off tag after tag, so a frame below several of them reaches what a plain one does. No container needs
-/// that.
-#[inline(always)]
+/// that. On a stack of its own: hooks have 512 bytes for all that is called at once.
+#[inline(never)]
 pub(super) fn refuse_stacked_tags(skb: *mut __sk_buff, hook: Hook) -> i32 {
     let treatment = treatment_of_packet(skb);
     if matches!(treatment.class, CgroupClass::Host) {

@@ -4,12 +4,12 @@
 //! It sees the final packet of every IP socket made below the cgroup root, whatever created it, beginning at the IP
 //! header. What it drops, a socket hook should have refused, or no socket hook can see.
 
-use aya_ebpf::{macros::cgroup_skb, programs::SkBuffContext};
+use aya_ebpf::{bindings::__sk_buff, macros::cgroup_skb, programs::SkBuffContext};
 use enforcer_common::event::Hook;
 
 use super::{CONTINUE, REFUSE};
 use crate::{
-    inspect::{Finding, Layer, inspect},
+    inspect::{Finding, Layer, inspect, pursue},
     origin::Origin,
     packet::Framing,
 };
@@ -24,9 +24,15 @@ const LAYER: Layer = Layer {
 
 #[cgroup_skb(egress)]
 pub(crate) fn egress(context: SkBuffContext) -> i32 {
-    match inspect(context.skb.skb, &LAYER) {
+    match inspect(context.skb.skb, &LAYER, pursue_egress) {
         // A TCP socket's credential SYN that no socket hook rewrote: TC steers it on the host's side.
-        Finding::Pass | Finding::Steer(..) => CONTINUE,
+        Finding::Pass | Finding::Steer => CONTINUE,
         Finding::Drop => REFUSE,
     }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn pursue_egress(skb: *mut __sk_buff) -> u32 {
+    pursue(skb, &LAYER)
 }

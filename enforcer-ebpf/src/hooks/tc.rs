@@ -14,15 +14,14 @@ use aya_ebpf::{
 use enforcer_common::{
     address::target,
     event::{Hook, Outcome},
-    settings::Settings,
     verdict::{Reason, TCP},
 };
 
-use super::device::{UPLINK, judge_leaving, refuse_stacked_tags};
+use super::device::{judge_uplink, refuse_stacked_tags};
 use crate::{
     emit::Fate,
     handshakes::admit,
-    inspect::{Finding, Layer, inspect, key, record},
+    inspect::{Finding, Layer, inspect, key, pursue, record},
     origin::Origin,
     packet::{DESTINATION_PORT, Framing, Network, SOURCE_PORT, TCP_CHECKSUM, Transport, source_v4},
     rules::settings,
@@ -43,17 +42,23 @@ pub(crate) fn enforcer_in(context: TcContext) -> i32 {
     if INGRESS.framing.has_stacked_tags(skb) {
         return refuse_stacked_tags(skb, INGRESS.hook);
     }
-    match inspect(skb, &INGRESS) {
+    match inspect(skb, &INGRESS, pursue_ingress) {
         Finding::Pass => TC_ACT_UNSPEC,
         Finding::Drop => TC_ACT_SHOT,
-        Finding::Steer(network, transport, settings) => steer(skb, &network, &transport, settings),
+        Finding::Steer => steer(skb),
     }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn pursue_ingress(skb: *mut __sk_buff) -> u32 {
+    pursue(skb, &INGRESS)
 }
 
 #[classifier]
 pub(crate) fn enforcer_out(context: TcContext) -> i32 {
     let skb = context.skb.skb;
-    if judge_leaving(skb, &UPLINK) == TC_ACT_SHOT {
+    if judge_uplink(skb) == TC_ACT_SHOT {
         return TC_ACT_SHOT;
     }
     restore_port(skb)
@@ -83,24 +88,31 @@ fn restore_port(skb: *mut __sk_buff) -> i32 {
     )
 }
 
-/// Takes a packet for the endpoint to the packet steer port, if its socket may.
-#[inline(always)]
-fn steer(skb: *mut __sk_buff, network: &Network, transport: &Transport, settings: &Settings) -> i32 {
-    let key = key(network, transport, settings.packet_steer_port);
-    if let Err(reason) = admit(skb, transport, &key, &identity_of_packet(skb)) {
+/// Takes a packet for the endpoint to the packet steer port, if its socket may. A global BPF function, as in
+/// `sender`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn steer(skb: *mut __sk_buff) -> i32 {
+    let (Some(settings), Some(network)) = (settings(), Network::load(skb, INGRESS.framing)) else {
+        return TC_ACT_SHOT;
+    };
+    let transport = Transport::load(skb, &network);
+    let packet = (&network, &transport);
+    let key = key(&network, &transport, settings.packet_steer_port);
+    if let Err(reason) = admit(skb, &transport, &key, &identity_of_packet(skb)) {
         let refused = (Outcome::Dropped, reason, target::CREDENTIALS);
-        if record(skb, &INGRESS, (network, transport), refused, settings) == Fate::Ends {
+        if record(skb, &INGRESS, packet, refused, settings) == Fate::Ends {
             return TC_ACT_SHOT;
         }
     } else if transport.is_syn() {
         let steered = (Outcome::Steered, Reason::CredentialEndpoint, target::CREDENTIALS);
-        if record(skb, &INGRESS, (network, transport), steered, settings) == Fate::Ends {
+        if record(skb, &INGRESS, packet, steered, settings) == Fate::Ends {
             return TC_ACT_SHOT;
         }
     }
     replace_port(
         skb,
-        network,
+        &network,
         DESTINATION_PORT,
         settings.endpoint_port,
         settings.packet_steer_port,

@@ -1,9 +1,6 @@
 //! What the configuration means for the kernel side: its address table, and how cgroups are treated.
 
-use std::{
-    net::{IpAddr, Ipv6Addr},
-    path::Path,
-};
+use std::{net::IpAddr, path::Path};
 
 use enforcer_common::{
     address::{AddressRule, scope, target},
@@ -34,6 +31,7 @@ pub(super) fn bpf_config(config: &Config, cgroups: &CgroupFs, own_cgroup: &Path)
         endpoint_port: endpoint.port,
         steer_port: endpoint.steer_port,
         packet_steer_port: endpoint.packet_steer_port,
+        introspection_port: introspection_port(&config.upstream),
         addresses: addresses(config),
         mode: config.mode,
         raw_sockets_denied: config.sockets.raw,
@@ -115,33 +113,30 @@ fn addresses(config: &Config) -> Vec<(IpAddr, AddressRule)> {
 
 /// The ECS agent's own ports.
 fn agent(upstream: &Upstream, everywhere: AddressRule) -> Vec<(IpAddr, AddressRule)> {
-    let Upstream::EcsAgent {
-        address: agent,
-        introspection_blocked,
-    } = *upstream
-    else {
+    let Upstream::EcsAgent { address: agent, .. } = *upstream else {
         return Vec::new();
     };
-    let is_loopback = agent.ip().is_loopback();
-    let introspection = if introspection_blocked { INTROSPECTION_PORT } else { 0 };
     let rule = AddressRule {
         // A loopback address is the agent's only where the agent is; elsewhere it is the container's own.
-        scope: if is_loopback {
+        scope: if agent.ip().is_loopback() {
             scope::HOST_NETNS
         } else {
             scope::EVERYWHERE
         },
-        ports: [agent.port(), introspection, 0, 0],
+        // Introspection listens on every address; what raw packets could do, they could do here.
+        ports: [agent.port(), introspection_port(upstream).unwrap_or(0), 0, 0],
         ..everywhere
     };
-    let mut rules = vec![(agent.ip(), rule)];
-    // Introspection listens on every address, that of IPv6 loopback included.
-    if introspection_blocked && agent.is_ipv4() && is_loopback {
-        let rule = AddressRule {
-            ports: [INTROSPECTION_PORT, 0, 0, 0],
-            ..rule
-        };
-        rules.push((IpAddr::V6(Ipv6Addr::LOCALHOST), rule));
+    vec![(agent.ip(), rule)]
+}
+
+/// The introspection port, if containers may not use it.
+const fn introspection_port(upstream: &Upstream) -> Option<u16> {
+    match upstream {
+        Upstream::EcsAgent {
+            introspection_blocked: true,
+            ..
+        } => Some(INTROSPECTION_PORT),
+        Upstream::EcsAgent { .. } | Upstream::Embedded(_) => None,
     }
-    rules
 }

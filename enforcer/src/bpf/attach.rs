@@ -118,6 +118,9 @@ pub(super) fn attach(ebpf: &mut Ebpf, config: &Config, pins: &Pins) -> Result<()
         let directory = link_directory(&pins.links(), cgroup, &opened)?;
         for (hook, kind, _) in &hooks {
             let program = ebpf.program_mut(hook).ok_or(BpfError::Missing { what: hook })?;
+            if kind.is_optional() && program.fd().is_err() {
+                continue; // It was told that the kernel did not take it.
+            }
             let attached = attach_pinned(program, (hook, *kind), &opened, &directory.join(hook));
             kind.require(attached.map_err(|error| blame(error, hook, cgroup)))?;
         }

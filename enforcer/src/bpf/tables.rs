@@ -128,7 +128,7 @@ fn settings(config: &Config, host_netns_cookie: u64) -> Settings {
         endpoint_port: config.endpoint_port,
         steer_port: config.steer_port,
         packet_steer_port: config.packet_steer_port,
-        reserved: 0,
+        introspection_port: config.introspection_port.unwrap_or(0),
         mode: match config.mode {
             Mode::Enforce => mode::ENFORCE,
             Mode::Observe => mode::OBSERVE,
@@ -172,6 +172,7 @@ mod tests {
             endpoint_port: 80,
             steer_port: 1,
             packet_steer_port: 2,
+            introspection_port: None,
             addresses: Vec::new(),
             mode: Mode::Enforce,
             raw_sockets_denied: true,

@@ -160,3 +160,24 @@ fn unprotected_destinations_are_none_of_our_business() {
             .all(|record| !record.is_to(BRIDGE_V4))
     );
 }
+
+#[test]
+fn the_agents_introspection_is_out_of_reach_at_every_address() {
+    let scene = Scene::builder().task("web").in_front_of_ecs_agent().start().unwrap();
+    let mut bridged = scene.bridge_container("web").unwrap();
+    let mut host = scene.host_container("web").unwrap();
+    let of_the_host = ["10.77.0.1:51678", "[::ffff:10.77.0.1]:51678", "[fd77::1]:51678"];
+    for to in of_the_host.map(|to| to.parse().unwrap()) {
+        for container in [&mut bridged, &mut host] {
+            assert_eq!(container.connect(to).unwrap(), EPERM, "{to}");
+        }
+        let hook = if to.is_ipv4() { Hook::Connect4 } else { Hook::Connect6 };
+        recorded(&scene, hook, Outcome::Denied, Reason::AgentDirect, "web");
+    }
+    let loopback = "127.0.0.1:51678".parse().unwrap();
+    assert_eq!(host.connect(loopback).unwrap(), EPERM);
+    assert_eq!(host.connect("[::1]:51678".parse().unwrap()).unwrap(), EPERM);
+    // A container's own loopback is its own business, and the host's services may ask the agent.
+    assert_eq!(bridged.connect(loopback).unwrap(), NOBODY_THERE);
+    assert_eq!(scene.host_process().unwrap().connect(loopback).unwrap(), NOBODY_THERE);
+}

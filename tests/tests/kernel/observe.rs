@@ -19,8 +19,12 @@ use enforcer_tests::{
 
 use crate::{EPERM, recorded};
 
-/// Records of the kernel side that are about the metadata service, after some that are not asked for.
+/// Records of the kernel side after some that are not asked for; there are two at least.
 fn records_since(scene: &Scene, before: usize) -> Vec<Record> {
+    scene
+        .audit()
+        .wait_for(|record| record.seq == before as u64 + 2)
+        .unwrap();
     let records = scene.audit().records().unwrap();
     records
         .into_iter()
