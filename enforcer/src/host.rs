@@ -4,6 +4,7 @@ use std::io;
 
 pub mod address;
 pub mod cgroupfs;
+mod changes;
 pub mod classes;
 pub mod coverage;
 mod links;

@@ -2,52 +2,42 @@
 //! devices and namespaces appear.
 //!
 //! ```text
-//! change of a device or filter, in any namespace ─┐
-//!                         every 30 seconds anyway ─┴─> list namespaces, list their devices, attach what lacks its hooks
+//! change of a device or filter in a namespace ──> list the devices of that one, attach what lacks its hooks
+//!             then, and every 30 seconds anyway ──> list namespaces, and do so in all of them
 //! ```
 //!
 //! Looking at everything again cannot miss what a lost message or a race would hide. However many changes there are, at
-//! most a fixed share of the time goes into it; until a device has its hooks, the socket hooks hold, which need none.
+//! most a fixed share of the time goes into it, and who causes many delays no one but those like him: the host's own
+//! namespace, the others and everything have a pace each, and the host's own comes first, also in the middle of a look at
+//! everything. Until a device has its hooks, the socket hooks hold, which need none.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     convert::Infallible,
-    io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use rtnetlink::sys::{Socket, protocols::NETLINK_ROUTE};
 use tokio::{
-    io::unix::AsyncFd,
     task::block_in_place,
-    time::{Instant, sleep, timeout},
+    time::{Instant, timeout_at},
 };
 
 use super::{
     HostError,
     cgroupfs::CgroupFs,
+    changes::{Changed, Changes},
     links::{Listed, devices},
     namespaces::{Namespace, foreign},
 };
-use crate::{
-    bpf::{Attachment, Bpf, Device, detach_interface},
-    sys::readiness::readable,
-};
+use crate::bpf::{Attachment, Bpf, Device, detach_interface};
 
 /// How often everything is looked at although nothing was told.
 const RESCAN: Duration = Duration::from_secs(30);
 
-/// What follows a look at everything, as a multiple of the time it took: nobody who makes and removes devices all the time
-/// gets more than a fifth of one CPU.
+/// The rest after a look, as a multiple of the time it took: nobody who makes and removes devices all the time gets more
+/// than a fifth of one CPU for each of the three paces.
 const REST: u32 = 4;
-
-/// `RTNLGRP_LINK` and `RTNLGRP_TC` of linux/rtnetlink.h.
-const GROUPS: [u32; 2] = [1, 4];
-
-/// Messages that may mean work (linux/rtnetlink.h): `RTM_NEWLINK`, `RTM_DELLINK`, `RTM_DELQDISC`, `RTM_DELTFILTER`. What
-/// attaching causes is not among them.
-const CHANGES: [u16; 4] = [16, 17, 37, 45];
 
 /// Attaches packet hooks wherever they are needed. The kernel side is owned here, and its pins are locked as long as this
 /// lives.
@@ -58,6 +48,12 @@ pub struct Coverage {
     cgroups: CgroupFs,
     /// Absolute path of the cgroup that hooks attach to.
     root: PathBuf,
+    /// Foreign namespaces by the numbers that reports name them by.
+    numbered: BTreeMap<i32, Namespace>,
+    changed: Changed,
+    own_pace: Pace,
+    foreign_pace: Pace,
+    whole_pace: Pace,
     /// Devices without hooks, which was told.
     bare: BTreeSet<(u64, u32)>,
 }
@@ -69,10 +65,22 @@ struct Seen {
     devices: BTreeSet<(u64, u32)>,
 }
 
-/// The kernel's reports of changed devices and filters, from every namespace it has a number for.
-#[derive(Debug)]
-struct Changes {
-    socket: AsyncFd<Socket>,
+/// How often something may be looked at.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// Not before that.
+    next: Instant,
+}
+
+/// What to look at.
+#[derive(Clone, Copy, Debug)]
+enum Look {
+    /// This process's network namespace.
+    Own,
+    /// Those others in which something changed.
+    Foreign,
+    /// Everything.
+    Whole,
 }
 
 // === impl Coverage ===
@@ -86,6 +94,11 @@ impl Coverage {
             changes: Changes::open().map_err(|source| HostError::Socket { source })?,
             cgroups,
             root,
+            numbered: BTreeMap::new(),
+            changed: Changed::default(),
+            own_pace: Pace::new(),
+            foreign_pace: Pace::new(),
+            whole_pace: Pace::new(),
             bare: BTreeSet::new(),
         };
         block_in_place(|| coverage.cover())?;
@@ -95,32 +108,110 @@ impl Coverage {
 
     /// Follows all changes, forever.
     pub async fn run(mut self) -> Result<Infallible, HostError> {
+        let mut rescan = Instant::now() + RESCAN;
         loop {
-            if let Ok(Err(source)) = timeout(RESCAN, self.changes.wait()).await {
-                return Err(HostError::Socket { source });
+            let (look, due) = self.next(rescan);
+            if due > Instant::now() {
+                if let Ok(Err(source)) = timeout_at(due, self.changes.wait(&mut self.changed)).await {
+                    return Err(HostError::Socket { source });
+                }
+                continue;
             }
-            let began = Instant::now();
-            block_in_place(|| self.cover())?;
-            sleep(began.elapsed() * REST).await;
+            block_in_place(|| self.look(look))?;
+            if matches!(look, Look::Whole) {
+                rescan = Instant::now() + RESCAN;
+            }
         }
     }
 
-    /// Looks at everything. Namespaces come and go meanwhile, so a foreign one that cannot be covered is only told.
-    fn cover(&mut self) -> Result<(), HostError> {
-        let mut seen = Seen::default();
-        let own = Namespace::own()?;
-        self.cover_namespace(&own, true, &mut seen)?;
-        let foreign = foreign(&self.cgroups, &self.root)?;
-        for namespace in &foreign {
-            if let Err(error) = namespace.report_changes() {
-                tracing::warn!(namespace = namespace.inode, %error, "changes are seen every 30 seconds only");
-            }
-            if let Err(error) = self.cover_namespace(namespace, false, &mut seen) {
-                tracing::warn!(namespace = namespace.inode, %error, "cannot look into a network namespace");
+    /// What to look at next, and when.
+    fn next(&self, rescan: Instant) -> (Look, Instant) {
+        let now = Instant::now();
+        let Changed { own, foreign, anywhere } = &self.changed;
+        let whole = if *anywhere { self.whole_pace.next } else { rescan };
+        let mut next = (Look::Whole, whole.max(now));
+        for (look, pace, has_changed) in [
+            (Look::Foreign, self.foreign_pace, !foreign.is_empty()),
+            (Look::Own, self.own_pace, *own),
+        ] {
+            let due = pace.next.max(now);
+            if has_changed && due <= next.1 {
+                next = (look, due);
             }
         }
+        next
+    }
+
+    fn look(&mut self, look: Look) -> Result<(), HostError> {
+        let began = Instant::now();
+        match look {
+            Look::Own => {
+                self.look_at_own()?;
+                self.own_pace.rest(began);
+            }
+            Look::Foreign => {
+                self.look_at_changed();
+                self.foreign_pace.rest(began);
+            }
+            Look::Whole => {
+                self.cover()?;
+                self.whole_pace.rest(began);
+            }
+        }
+        Ok(())
+    }
+
+    fn look_at_own(&mut self) -> Result<(), HostError> {
+        self.changed.own = false;
+        self.cover_namespace(&Namespace::own()?, true, &mut Seen::default())
+    }
+
+    /// One that nobody knows is found by the look at everything that follows.
+    fn look_at_changed(&mut self) {
+        for number in std::mem::take(&mut self.changed.foreign) {
+            if let Some(namespace) = self.numbered.get(&number).cloned() {
+                self.cover_foreign(&namespace, &mut Seen::default());
+            }
+        }
+    }
+
+    /// Looks at everything.
+    fn cover(&mut self) -> Result<(), HostError> {
+        self.changed = Changed::default();
+        let mut seen = Seen::default();
+        self.cover_namespace(&Namespace::own()?, true, &mut seen)?;
+        let mut numbered = BTreeMap::new();
+        for namespace in foreign(&self.cgroups, &self.root)? {
+            match namespace.report_changes() {
+                Ok(Some(number)) => drop(numbered.insert(number, namespace.clone())),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(namespace = namespace.inode, %error, "changes are seen every 30 seconds only");
+                }
+            }
+            self.cover_foreign(&namespace, &mut seen);
+            self.attend_to_own()?;
+        }
+        self.numbered = numbered;
         self.bare.retain(|device| seen.devices.contains(device));
         Ok(self.bpf.retain_devices(&seen.namespaces, &seen.devices)?)
+    }
+
+    /// Looks at this process's namespace in the middle of something that takes long, if that is due.
+    fn attend_to_own(&mut self) -> Result<(), HostError> {
+        let taken = self.changes.take(&mut self.changed);
+        taken.map_err(|source| HostError::Socket { source })?;
+        if self.changed.own && self.own_pace.next <= Instant::now() {
+            return self.look(Look::Own);
+        }
+        Ok(())
+    }
+
+    /// Namespaces come and go, so a foreign one that cannot be covered is only told.
+    fn cover_foreign(&mut self, namespace: &Namespace, seen: &mut Seen) {
+        if let Err(error) = self.cover_namespace(namespace, false, seen) {
+            tracing::warn!(namespace = namespace.inode, %error, "cannot look into a network namespace");
+        }
     }
 
     fn cover_namespace(&mut self, namespace: &Namespace, is_own: bool, seen: &mut Seen) -> Result<(), HostError> {
@@ -163,6 +254,20 @@ impl Coverage {
     }
 }
 
+// === impl Pace ===
+
+impl Pace {
+    fn new() -> Self {
+        Self { next: Instant::now() }
+    }
+
+    /// After a look that began then.
+    fn rest(&mut self, began: Instant) {
+        let now = Instant::now();
+        self.next = now + now.duration_since(began) * REST;
+    }
+}
+
 /// The devices of this process's network namespace that get packet hooks.
 pub fn own_devices() -> Result<Vec<Device>, HostError> {
     let own = Namespace::own()?;
@@ -183,48 +288,4 @@ pub fn detach(cgroups: &CgroupFs, root: &Path) -> Result<(), HostError> {
         })?;
     }
     Ok(())
-}
-
-// === impl Changes ===
-
-impl Changes {
-    fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.bind_auto()?;
-        socket.set_listen_all_namespaces(true)?;
-        for group in GROUPS {
-            socket.add_membership(group)?;
-        }
-        socket.set_non_blocking(true)?;
-        Ok(Self {
-            socket: readable(socket)?,
-        })
-    }
-
-    /// Waits for a change and forgets what it was, and all others that were reported.
-    async fn wait(&self) -> io::Result<()> {
-        let mut message = Vec::with_capacity(4096);
-        let mut has_changed = false;
-        while !has_changed {
-            let mut guard = self.socket.readable().await?;
-            loop {
-                message.clear();
-                match guard.get_inner().recv(&mut message, 0) {
-                    Ok(_length) => has_changed |= is_change(&message),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    // There was no room for all of them.
-                    Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => has_changed = true,
-                    Err(error) => return Err(error),
-                }
-            }
-            guard.clear_ready();
-        }
-        Ok(())
-    }
-}
-
-/// Whether a report may mean work. Its type follows the length in `struct nlmsghdr`.
-fn is_change(message: &[u8]) -> bool {
-    let kind = message.get(4..6).and_then(|kind| kind.try_into().ok());
-    kind.is_some_and(|kind| CHANGES.contains(&u16::from_ne_bytes(kind)))
 }

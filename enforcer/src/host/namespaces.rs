@@ -28,7 +28,10 @@ use crate::sys;
 /// Where container engines and `ip netns` keep namespaces that have no process yet.
 const NAMED: [&str; 2] = ["/run/netns", "/run/docker/netns"];
 
-/// Stands for any number that is free.
+/// How many threads of a process are looked at: nobody is to keep us busy with more.
+const MAX_THREADS: usize = 4096;
+
+/// Stands for any number that is free, and for none.
 const ANY_NUMBER: i32 = -1;
 
 /// A network namespace and a way to open it while it lives.
@@ -64,14 +67,51 @@ impl Namespace {
     }
 
     /// Has the kernel report changes of the namespace's network to this one: it does for every namespace that has a number
-    /// here.
-    pub fn report_changes(&self) -> Result<(), HostError> {
-        let Some(opened) = self.open()? else { return Ok(()) };
-        let descriptor = opened.as_raw_fd().unsigned_abs();
-        let mut message = NsidMessage::default();
-        message.attributes = vec![NsidAttribute::Fd(descriptor), NsidAttribute::Id(ANY_NUMBER)];
-        let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewNsId(message));
-        request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
+    /// here. Returns that number; none if the namespace is gone meanwhile.
+    pub fn report_changes(&self) -> Result<Option<i32>, HostError> {
+        let Some(opened) = self.open()? else { return Ok(None) };
+        let known = self.ask_number(&opened)?;
+        if known.is_some() {
+            return Ok(known);
+        }
+        let message = numbered(&opened, Some(ANY_NUMBER));
+        let answer = self.exchange(RouteNetlinkMessage::NewNsId(message), NLM_F_ACK)?;
+        if let NetlinkPayload::Error(error) = answer.payload
+            && error.code.is_some()
+            // It may have got one meanwhile.
+            && error.raw_code() != -libc::EEXIST
+        {
+            return Err(self.error(error.to_io()));
+        }
+        self.ask_number(&opened)
+    }
+
+    /// The number the namespace has here.
+    fn ask_number(&self, opened: &File) -> Result<Option<i32>, HostError> {
+        let message = numbered(opened, None);
+        let answer = self.exchange(RouteNetlinkMessage::GetNsId(message), 0)?;
+        if let NetlinkPayload::Error(error) = answer.payload {
+            return Err(self.error(error.to_io()));
+        }
+        let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNsId(told)) = answer.payload else {
+            return Ok(None);
+        };
+        Ok(told.attributes.into_iter().find_map(|attribute| {
+            if let NsidAttribute::Id(number) = attribute {
+                (number != ANY_NUMBER).then_some(number)
+            } else {
+                None
+            }
+        }))
+    }
+
+    fn exchange(
+        &self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<NetlinkMessage<RouteNetlinkMessage>, HostError> {
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST | flags;
         request.finalize();
         let mut bytes = vec![0; request.buffer_len()];
         request.serialize(&mut bytes);
@@ -82,16 +122,7 @@ impl Namespace {
             socket.recv_from_full()
         };
         let (answer, _sender) = exchange().map_err(|source| self.error(source))?;
-        let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer)
-            .map_err(|error| self.error(io::Error::other(error)))?;
-        if let NetlinkPayload::Error(error) = answer.payload
-            && error.code.is_some()
-            // It may have a number already.
-            && error.raw_code() != -libc::EEXIST
-        {
-            return Err(self.error(error.to_io()));
-        }
-        Ok(())
+        NetlinkMessage::deserialize(&answer).map_err(|error| self.error(io::Error::other(error)))
     }
 
     fn open(&self) -> Result<Option<File>, HostError> {
@@ -110,6 +141,14 @@ impl Namespace {
             source,
         }
     }
+}
+
+/// A message about the number of a namespace.
+fn numbered(opened: &File, number: Option<i32>) -> NsidMessage {
+    let mut message = NsidMessage::default();
+    message.attributes = vec![NsidAttribute::Fd(opened.as_raw_fd().unsigned_abs())];
+    message.attributes.extend(number.map(NsidAttribute::Id));
+    message
 }
 
 /// The network namespaces, other than this process's, that processes below `root` are in or that have a name.
@@ -137,15 +176,18 @@ fn named() -> impl Iterator<Item = PathBuf> {
     })
 }
 
-/// The namespace files of all processes whose cgroup is `root` or below.
+/// The namespace files of all processes whose cgroup is `root` or below, and of their threads: each may be in one of its
+/// own.
 fn processes(root: &Path) -> Result<impl Iterator<Item = PathBuf>, HostError> {
     let processes = procfs::process::all_processes().map_err(|source| HostError::Processes { source })?;
-    Ok(processes.flatten().filter_map(move |process| {
-        let cgroups = process.cgroups().ok()?;
-        let is_below = cgroups
-            .into_iter()
-            .any(|cgroup| cgroup.hierarchy == 0 && Path::new(&cgroup.pathname).starts_with(root));
-        is_below.then(|| format!("/proc/{}/ns/net", process.pid).into())
+    let below = processes.flatten().filter(move |process| {
+        let mut cgroups = process.cgroups().into_iter().flatten();
+        cgroups.any(|cgroup| cgroup.hierarchy == 0 && Path::new(&cgroup.pathname).starts_with(root))
+    });
+    Ok(below.flat_map(|process| {
+        let tasks = fs::read_dir(format!("/proc/{}/task", process.pid));
+        let tasks = tasks.into_iter().flatten().flatten().take(MAX_THREADS);
+        tasks.map(|task| task.path().join("ns/net"))
     }))
 }
 

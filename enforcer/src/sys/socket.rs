@@ -73,3 +73,39 @@ pub(crate) fn get_option(
         Err(io::Error::last_os_error())
     }
 }
+
+/// Receives the beginning of a netlink message without waiting; returns the number of the network namespace that it is
+/// about, none if that is the socket's own.
+#[expect(unsafe_code, reason = "crates do not know this ancillary data")]
+pub(crate) fn receive_about_namespace(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Option<i32>> {
+    // Of the alignment that headers need.
+    let mut control = [0_u64; 8];
+    let mut vector = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
+    // SAFETY: a structure of integers and pointers, all of which may be zero.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut vector;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = size_of_val(&control);
+    // SAFETY: the message names buffers with their lengths, which outlive the call; the socket is open.
+    let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
+    if received < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel wrote the headers, and `message` still names their buffer and its used length.
+    let mut header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    while !header.is_null() {
+        // SAFETY: not null, so there is a whole header at this aligned place of the buffer.
+        let (level, kind) = unsafe { ((*header).cmsg_level, (*header).cmsg_type) };
+        if (level, kind) == (libc::SOL_NETLINK, libc::NETLINK_LISTEN_ALL_NSID) {
+            // SAFETY: the data of this kind of header is an `int`, which may lie anywhere.
+            return Ok(Some(unsafe { libc::CMSG_DATA(header).cast::<i32>().read_unaligned() }));
+        }
+        // SAFETY: as above.
+        header = unsafe { libc::CMSG_NXTHDR(&raw const message, header) };
+    }
+    Ok(None)
+}
