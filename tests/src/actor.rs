@@ -14,6 +14,7 @@ use crate::{
     actor::protocol::{Answer, Command},
     enter::Place,
     http::{Request, Response},
+    namespace::NetNs,
     topology::ENDPOINT,
     worker::Worker,
 };
@@ -224,6 +225,25 @@ impl Actor {
     /// Moves the actor's process to another cgroup.
     pub fn join(&mut self, cgroup: &Path) -> Result<()> {
         self.done(&Command::Join { cgroup: cgroup.into() })
+    }
+
+    /// Takes the thread that acts, but not its process, to a network namespace of its own, and returns that.
+    pub fn isolate(&mut self) -> Result<NetNs> {
+        self.done(&Command::Isolate)?;
+        NetNs::of_other_thread(self.pid())
+    }
+
+    /// Makes a datagram socket, connects it and sends something.
+    pub fn connected_datagram(&mut self, to: SocketAddr) -> Result<SocketId> {
+        let socket = self.next_socket;
+        self.next_socket += 1;
+        self.done(&Command::OpenDatagram { socket, to })?;
+        Ok(SocketId(socket))
+    }
+
+    /// Sends something on a connected socket.
+    pub fn send(&mut self, socket: SocketId) -> Result<Attempt> {
+        self.attempt(&Command::Send { socket: socket.0 })
     }
 
     /// Opens many connections to the credential endpoint at once, asks for every target on each of them, and counts the

@@ -1,8 +1,11 @@
 //! Network namespaces held by a descriptor: no name, no mount, gone with the last one who uses them.
 
 use std::{
-    fs::File,
-    os::fd::{AsRawFd, RawFd},
+    fs::{self, File},
+    os::{
+        fd::{AsRawFd, RawFd},
+        unix::fs::MetadataExt,
+    },
     panic,
     path::{Path, PathBuf},
     thread,
@@ -34,6 +37,19 @@ impl NetNs {
     /// The namespace a process is in.
     pub fn of_process(pid: u32) -> Result<Self> {
         Self::open(Path::new(&format!("/proc/{pid}/ns/net")))
+    }
+
+    /// The namespace that a thread of a process is in, but not the process's first one.
+    pub fn of_other_thread(pid: u32) -> Result<Self> {
+        let first = fs::metadata(format!("/proc/{pid}/ns/net"))
+            .context("the process is gone")?
+            .ino();
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).context("the process is gone")?;
+        let namespaces = threads.map_while(Result::ok).map(|thread| thread.path().join("ns/net"));
+        let other = namespaces
+            .filter(|path| fs::metadata(path).is_ok_and(|file| file.ino() != first))
+            .last();
+        Self::open(&other.context("every thread is where the process is")?)
     }
 
     fn open(path: &Path) -> Result<Self> {

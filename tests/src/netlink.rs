@@ -122,6 +122,13 @@ impl Netlink {
             .with_context(|| format!("cannot add interface {name} on {lower}"))
     }
 
+    /// Moves an interface to another namespace, where it is down at first.
+    pub async fn hand_over(&self, name: &str, to: &NetNs) -> Result<()> {
+        let message = LinkUnspec::new_with_index(index(name)?).setns_by_fd(to.raw()).build();
+        let request = self.handle.link().set(message);
+        request.execute().await.with_context(|| format!("cannot move {name}"))
+    }
+
     /// Makes an interface a port of a bridge.
     pub async fn enslave(&self, name: &str, bridge: &str) -> Result<()> {
         let message = LinkUnspec::new_with_index(index(name)?)

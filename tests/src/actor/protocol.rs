@@ -110,6 +110,14 @@ pub(super) enum Command {
     Join {
         cgroup: PathBuf,
     },
+    Isolate,
+    OpenDatagram {
+        socket: u32,
+        to: SocketAddr,
+    },
+    Send {
+        socket: u32,
+    },
     Crowd {
         to: SocketAddr,
         connections: u32,

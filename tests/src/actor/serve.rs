@@ -9,6 +9,7 @@ use std::{
         fd::{AsRawFd, OwnedFd},
         unix::ffi::OsStringExt,
     },
+    panic, thread,
     time::Duration,
 };
 
@@ -17,6 +18,7 @@ use nix::{
     errno::Errno,
     ifaddrs::getifaddrs,
     libc,
+    sched::{CloneFlags, unshare},
     sys::{
         socket::{
             AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrStorage, bind, connect,
@@ -45,10 +47,16 @@ const ETHERTYPE_ARP: u16 = 0x0806;
 /// More than a page.
 const LONG_VALUE: usize = 5_000;
 
-/// Answers commands until the test ends.
+/// Answers commands until the test ends. On a thread that is not the process's first one, which stays as it was, whatever
+/// this one does to itself.
 pub fn run() -> Result<()> {
     let mut sockets = HashMap::new();
-    worker::serve(|command| obey(&mut sockets, command).unwrap_or_else(|error| Answer::Failed(as_errno(&error) as i32)))
+    let mut answer =
+        |command| obey(&mut sockets, command).unwrap_or_else(|error| Answer::Failed(as_errno(&error) as i32));
+    match thread::scope(|scope| scope.spawn(|| worker::serve(&mut answer)).join()) {
+        Ok(outcome) => outcome,
+        Err(payload) => panic::resume_unwind(payload),
+    }
 }
 
 type Sockets = HashMap<u32, OwnedFd>;
@@ -101,6 +109,13 @@ fn obey(sockets: &mut Sockets, command: Command) -> io::Result<Answer> {
             Socket::new(Domain::IPV4, kind, Some(Protocol::from(protocol)))?;
         }
         Command::SetOption { option } => set_option(option)?,
+        Command::Isolate => unshare(CloneFlags::CLONE_NEWNET)?,
+        Command::OpenDatagram { socket, to } => {
+            sockets.insert(socket, send_datagram(to, DatagramStyle::Connected)?.into());
+        }
+        Command::Send { socket } => {
+            send(held(sockets, socket)?.as_raw_fd(), b"lab", MsgFlags::empty())?;
+        }
         Command::Join { cgroup } => cgroup::join(&cgroup).map_err(io::Error::other)?,
         Command::Crowd {
             to,

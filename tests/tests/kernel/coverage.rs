@@ -2,7 +2,7 @@
 //!
 //! The device is a bridge, which every kernel here can make; to the hooks it is like any other with Ethernet headers.
 
-use std::net::SocketAddrV4;
+use std::{collections::BTreeSet, fs, net::SocketAddrV4, path::PathBuf};
 
 use enforcer_common::{
     event::{Hook, Outcome},
@@ -85,6 +85,66 @@ fn a_device_that_appears_inside_a_container_gets_its_hook_and_so_does_the_next_o
         await_drop(&scene, Hook::TcDevice);
         configure(&namespace, async |net| net.remove(DEVICE).await).unwrap();
     }
+}
+
+#[test]
+fn a_device_that_is_moved_into_a_container_gets_its_hook_there() {
+    let scene = crate::scene();
+    let mut web = scene.bridge_container("web").unwrap();
+    let namespace = NetNs::of_process(web.pid()).unwrap();
+    scene.topology().direct(scene.host_network(), DEVICE).unwrap();
+    configure(scene.host_network(), async |net| {
+        net.hand_over(DEVICE, &namespace).await
+    })
+    .unwrap();
+    configure(&namespace, async |net| net.up(DEVICE).await).unwrap();
+    send_until_dropped(&mut web);
+    await_drop(&scene, Hook::TcDevice);
+}
+
+#[test]
+fn a_device_where_only_a_thread_is_has_its_hook_and_so_has_one_that_is_moved_there() {
+    let mut scene = Scene::builder().task("web").prepare().unwrap();
+    let mut web = scene.bridge_container("web").unwrap();
+    let process = NetNs::of_process(web.pid()).unwrap();
+    let thread = web.isolate().unwrap();
+    configure(&thread, async |net| {
+        net.add_bridge("extra1", [0x02, 0, 0, 0x77, 9, 8]).await
+    })
+    .unwrap();
+    assert_eq!(send(&mut web, "extra1"), Attempt::Done);
+    scene.enforcer().start().unwrap();
+    assert_eq!(send(&mut web, "extra1"), DROPPED);
+    await_drop(&scene, Hook::TcDevice);
+    scene.topology().direct(&process, DEVICE).unwrap();
+    configure(&process, async |net| net.hand_over(DEVICE, &thread).await).unwrap();
+    configure(&thread, async |net| net.up(DEVICE).await).unwrap();
+    send_until_dropped(&mut web);
+}
+
+#[test]
+fn nothing_stays_pinned_for_a_device_that_is_gone() {
+    let mut scene = crate::scene();
+    let mut web = scene.bridge_container("web").unwrap();
+    let namespace = NetNs::of_process(web.pid()).unwrap();
+    scene.enforcer().restart().unwrap();
+    let before = pinned_devices(&scene);
+    add_device(web.pid());
+    send_until_dropped(&mut web);
+    configure(&namespace, async |net| net.remove(DEVICE).await).unwrap();
+    scene.enforcer().restart().unwrap();
+    assert_eq!(pinned_devices(&scene), before);
+}
+
+/// The directories of the pins of devices; there are none on kernels that have filters instead.
+fn pinned_devices(scene: &Scene) -> BTreeSet<PathBuf> {
+    let children = |directory: PathBuf| {
+        let entries = fs::read_dir(directory).into_iter().flatten();
+        entries.map(|entry| entry.unwrap().path())
+    };
+    children(scene.path("/sys/fs/bpf/enforcer/links/tc"))
+        .flat_map(children)
+        .collect()
 }
 
 #[test]
