@@ -244,6 +244,10 @@ impl Running {
                     Wanted::Reload => drop(self.reload(By::Signal("SIGHUP")).await),
                 },
                 Some(request) = self.requests.recv() => {
+                    if let Err(refused) = self.controller.check_commander(request.by) {
+                        drop(request.reply.send((Answer::Error(refused.to_string()), Vec::new())));
+                        continue;
+                    }
                     if request.command == Command::Handover {
                         info!(pid = request.by.pid, "stopping; another enforcer takes over");
                         return Ok(Ending::Handover(request));

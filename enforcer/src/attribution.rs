@@ -11,7 +11,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use enforcer_common::handshake::{Handshake, state};
+use enforcer_common::{
+    cgroup::CgroupClass,
+    handshake::{Handshake, state},
+};
 use tracing::warn;
 
 use crate::{
@@ -139,6 +142,12 @@ impl Attributor {
     #[must_use]
     pub fn observes(&self, located: Option<&Located>) -> bool {
         self.places.mode == Mode::Observe || located.is_some_and(|located| located.observed)
+    }
+
+    /// Whether the processes of a cgroup are trusted host services.
+    #[must_use]
+    pub fn trusts(&self, path: &Path) -> bool {
+        self.places.rules.treatment(path).class == CgroupClass::Host
     }
 
     /// Whose connection a handshake announces.

@@ -74,7 +74,13 @@ pub enum OwnCgroupError {
 /// Looks at everything that `enforcer run` needs.
 #[must_use]
 pub fn check(config: &Config) -> Vec<Finding> {
-    let running = service::running(&config.control_socket);
+    let (running, service) = match service::running(&config.control_socket) {
+        Ok(running) => {
+            let told = service::told(running.as_ref());
+            (running, Ok(told))
+        }
+        Err(problem) => (None, Err(problem)),
+    };
     let mut findings = vec![
         finding("root", root()),
         finding("kernel", kernel()),
@@ -84,7 +90,7 @@ pub fn check(config: &Config) -> Vec<Finding> {
         finding("bpffs", bpffs(&config.pin_dir)),
         finding("hooks", hooks()),
         finding("bpf lsm", bpf_lsm()),
-        finding("service", Ok(service::told(running.as_ref()))),
+        finding("service", service),
         finding(
             "endpoint ports",
             service::endpoint_ports(&config.endpoint, running.as_ref()),

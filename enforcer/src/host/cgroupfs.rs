@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use procfs::process::Process;
+use procfs::{ProcResult, process::Process};
 
 use crate::sys;
 
@@ -27,8 +27,8 @@ pub enum CgroupError {
         /// The directory.
         path: PathBuf,
     },
-    /// The kernel's files about this process could not be read.
-    #[error("cannot read {what} of this process: {source}")]
+    /// The kernel's files about a process could not be read.
+    #[error("cannot read {what} of a process: {source}")]
     Proc {
         /// Which file.
         what: &'static str,
@@ -130,14 +130,12 @@ impl CgroupFs {
 
     /// Path of this process's own cgroup relative to the mount.
     pub fn own(&self) -> Result<PathBuf, CgroupError> {
-        let cgroups = Process::myself()
-            .and_then(|process| process.cgroups())
-            .map_err(|source| CgroupError::Proc { what: "cgroup", source })?;
-        let own = cgroups
-            .into_iter()
-            .find(|cgroup| cgroup.hierarchy == 0)
-            .ok_or(CgroupError::NotMounted)?;
-        Ok(PathBuf::from(own.pathname))
+        cgroup_of(Process::myself())
+    }
+
+    /// The same of any process.
+    pub fn of_process(&self, pid: i32) -> Result<PathBuf, CgroupError> {
+        cgroup_of(Process::new(pid))
     }
 
     /// The absolute path of a path relative to the mount.
@@ -153,6 +151,17 @@ impl CgroupFs {
             .ok()
             .map(|relative| Path::new("/").join(relative))
     }
+}
+
+fn cgroup_of(process: ProcResult<Process>) -> Result<PathBuf, CgroupError> {
+    let cgroups = process
+        .and_then(|process| process.cgroups())
+        .map_err(|source| CgroupError::Proc { what: "cgroup", source })?;
+    let unified = cgroups
+        .into_iter()
+        .find(|cgroup| cgroup.hierarchy == 0)
+        .ok_or(CgroupError::NotMounted)?;
+    Ok(PathBuf::from(unified.pathname))
 }
 
 fn file_error(operation: &'static str, path: &Path, source: io::Error) -> CgroupError {

@@ -25,7 +25,7 @@ pub(crate) fn set_option(_socket: BorrowedFd<'_>, _which: (libc::c_int, libc::c_
     Err(io::Error::from_raw_os_error(libc::ENOSYS))
 }
 
-/// `setsockopt(2)`, number 366 of arch/x86/entry/syscalls/syscall_32.tbl. Returns 0 or the negated error.
+/// `setsockopt(2)`, number 366 of `arch/x86/entry/syscalls/syscall_32.tbl`. Returns 0 or the negated error.
 #[cfg(target_arch = "x86_64")]
 #[expect(unsafe_code, reason = "only the instruction itself makes the 32-bit call")]
 fn call(

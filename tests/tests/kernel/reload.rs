@@ -120,6 +120,7 @@ fn the_mode_switches_live_and_a_reload_brings_the_configured_one_back() {
     told(&mut scene, &["reload"]);
     assert_eq!(web.connect(IMDS).unwrap(), EPERM);
     assert_eq!(web.get(&foreign.path()).unwrap().body_text(), REFUSAL);
+    scene.audit().wait_for(|record| record.is_control("reload")).unwrap();
     let modes: Vec<_> = scene
         .audit()
         .records()

@@ -1,6 +1,8 @@
 //! `enforcer status`, with the service running and without.
 
-use enforcer_tests::{scene::Scene, topology::IMDS};
+use std::path::Path;
+
+use enforcer_tests::{enter::Place, scene::Scene, topology::IMDS};
 use serde_json::Value;
 
 use crate::{EPERM, scene};
@@ -82,4 +84,29 @@ fn only_observing_is_not_healthy_and_neither_is_nothing_at_all() {
         !is_healthy && hooks(&told).is_empty() && told["kernel"].is_null(),
         "{told}"
     );
+}
+
+#[test]
+fn a_container_with_the_control_socket_commands_nothing() {
+    let scene = scene();
+    let socket = scene.path("/run/enforcer/control.sock");
+    let command = |lab: &Path, place: &Place, _address| {
+        let mut command = place.command(lab, &lab.with_file_name("enforcer"));
+        command.env("ENFORCER_CONTROL_SOCKET", &socket);
+        Ok(command)
+    };
+    for arguments in [
+        &["mode", "observe"][..],
+        &["reload"],
+        &["status"],
+        &["run", "--take-over"],
+    ] {
+        let mut command = scene.in_host_container("web", command).unwrap();
+        let output = command.args(arguments).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert!(!output.status.success() && said.contains("is guarded"), "{said}");
+    }
+    let mut web = scene.host_container("web").unwrap();
+    assert_eq!(web.connect(IMDS).unwrap(), EPERM);
 }

@@ -11,13 +11,16 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, soc
 use super::{Outcome, Problem};
 use crate::{
     config::Endpoint,
-    control::{self, Command, report::Report},
+    control::{self, Command, ControlError, report::Report},
 };
 
-/// What the running enforcer tells about itself, none if there is none.
-pub(super) fn running(control_socket: &Path) -> Option<Report> {
-    let told = control::ask(control_socket, Command::Status).ok()?;
-    serde_json::from_value(told).ok()
+/// What the running enforcer tells about itself; none if there is none, an error if it does not tell.
+pub(super) fn running(control_socket: &Path) -> Result<Option<Report>, Problem> {
+    match control::ask(control_socket, Command::Status) {
+        Ok(told) => serde_json::from_value(told).map_err(|error| Problem::told(&error).warn()),
+        Err(ControlError::Connect { .. }) => Ok(None),
+        Err(error) => Err(Problem::told(&error).warn()),
+    }
 }
 
 /// Whether one runs.
