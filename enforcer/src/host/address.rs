@@ -6,10 +6,11 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use futures_util::TryStreamExt as _;
 use rtnetlink::{
-    Handle, LinkUnspec,
+    Handle, LinkUnspec, RouteMessageBuilder,
     packet_route::{
         address::{AddressAttribute, AddressMessage, AddressScope},
         link::{LinkFlags, LinkMessage},
+        route::{RouteAddress, RouteAttribute, RouteMessage},
     },
 };
 use tokio::runtime;
@@ -18,6 +19,15 @@ use super::{
     HostError,
     links::{name_of, with_handle},
 };
+
+/// Devices other than loopback that are about the address.
+#[derive(Clone, Debug)]
+pub struct Elsewhere {
+    /// Those that have it.
+    pub held_by: Vec<String>,
+    /// Those that routes to it lead to.
+    pub routed_to: Vec<String>,
+}
 
 /// Puts the address (a /32 of host scope) on loopback, if it is not there yet. Loopback is brought up if it is down.
 pub async fn ensure(address: Ipv4Addr) -> Result<(), HostError> {
@@ -54,8 +64,9 @@ pub async fn remove(address: Ipv4Addr) -> Result<(), HostError> {
     .await
 }
 
-/// Names of the devices other than loopback that have the address. Must not be called in a runtime.
-pub fn holders(address: Ipv4Addr) -> Result<Vec<String>, HostError> {
+/// Names of the devices other than loopback that have the address, and of those that a route to this very address leads to.
+/// Must not be called in a runtime.
+pub fn elsewhere(address: Ipv4Addr) -> Result<Elsewhere, HostError> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_io()
         .build()
@@ -64,17 +75,30 @@ pub fn holders(address: Ipv4Addr) -> Result<Vec<String>, HostError> {
         let wanted = AddressAttribute::Local(IpAddr::V4(address));
         let listed = handle.address().get().execute().try_collect().await;
         let addresses: Vec<AddressMessage> = listed.map_err(netlink_error("list addresses".to_owned()))?;
+        let every = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let listed = handle.route().get(every).execute().try_collect().await;
+        let routes: Vec<RouteMessage> = listed.map_err(netlink_error("list routes".to_owned()))?;
         let links = handle.link().get().execute().try_collect().await;
-        let links: Vec<LinkMessage> = links.map_err(netlink_error("list network devices".to_owned()))?;
-        let holds = |link: &LinkMessage| {
+        let mut links: Vec<LinkMessage> = links.map_err(netlink_error("list network devices".to_owned()))?;
+        links.retain(|link| !link.header.flags.contains(LinkFlags::Loopback));
+        let holds = |link: &&LinkMessage| {
             let mut own = addresses.iter().filter(|one| one.header.index == link.header.index);
             own.any(|one| one.attributes.contains(&wanted))
         };
-        let elsewhere = links
-            .iter()
-            .filter(|link| !link.header.flags.contains(LinkFlags::Loopback) && holds(link));
-        Ok(elsewhere.filter_map(name_of).collect())
+        let is_led_to = |link: &&LinkMessage| routes.iter().any(|route| leads(route, address, link.header.index));
+        Ok(Elsewhere {
+            held_by: links.iter().filter(holds).filter_map(name_of).collect(),
+            routed_to: links.iter().filter(is_led_to).filter_map(name_of).collect(),
+        })
     }))
+}
+
+/// Whether a route to this very address, whatever its table, leads to a device.
+fn leads(route: &RouteMessage, address: Ipv4Addr, device: u32) -> bool {
+    let to = RouteAttribute::Destination(RouteAddress::Inet(address));
+    route.header.destination_prefix_length == 32
+        && route.attributes.contains(&to)
+        && route.attributes.contains(&RouteAttribute::Oif(device))
 }
 
 /// Index of the loopback device, whatever its name, up.

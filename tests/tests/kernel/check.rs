@@ -1,6 +1,6 @@
 //! `enforcer check`: what it finds in the way, and how it names it.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 
 use enforcer_tests::{
     foreign::{Kind, Program, Sharing},
@@ -65,9 +65,17 @@ fn a_program_that_may_change_what_was_judged_is_warned_of_and_one_before_is_not(
 }
 
 #[test]
-fn another_device_with_the_endpoints_address_is_named() {
+fn another_device_with_the_endpoints_address_or_a_route_to_it_is_named() {
     let mut scene = prepared();
     assert_found(&mut scene, ("endpoint address", "ok"), &[]);
+    let IpAddr::V4(endpoint) = ENDPOINT.ip() else {
+        panic!("the endpoint is IPv4")
+    };
+    configure(scene.host_network(), async |net| {
+        net.route_v4((endpoint, 32), None, "br0").await
+    })
+    .unwrap();
+    assert_found(&mut scene, ("endpoint address", "warn"), &["a route to", "br0"]);
     let address = ENDPOINT.ip();
     configure(scene.host_network(), async |net| {
         net.add_address("br0", address, 32).await

@@ -15,18 +15,28 @@ const LISTERS: [(&str, &[&str]); 3] = [
 /// Where the kernel says whether bridged packets pass iptables.
 const BRIDGE_FILTER: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 
-/// Whether another device has the endpoint's address.
+/// Whether another device has the endpoint's address, or is where packets to it go.
 pub(super) fn endpoint_address(config: &Config) -> Outcome {
     let endpoint = config.endpoint.address;
-    let holders = address::holders(endpoint).map_err(|error| Problem::told(&error).warn())?;
-    if holders.is_empty() {
-        return Ok(format!("no device but loopback has {endpoint}"));
+    let address::Elsewhere { held_by, routed_to } =
+        address::elsewhere(endpoint).map_err(|error| Problem::told(&error).warn())?;
+    if !held_by.is_empty() {
+        return Err(Problem::new(
+            format!("{endpoint} is an address of {} too", held_by.join(", ")),
+            "whoever made that (an older ECS agent's setup, most likely) must remove it: `ip address del` on that device",
+        )
+        .warn());
     }
-    Err(Problem::new(
-        format!("{endpoint} is an address of {} too", holders.join(", ")),
-        "whoever made that (an older ECS agent's setup, most likely) must remove it: `ip address del` on that device",
-    )
-    .warn())
+    if !routed_to.is_empty() {
+        return Err(Problem::new(
+            format!("a route to {endpoint} leads to {}", routed_to.join(", ")),
+            "remove it (`ip route show table all` tells where it is): it may take containers' requests past the enforcer",
+        )
+        .warn());
+    }
+    Ok(format!(
+        "no device but loopback has {endpoint}, and no route to it leads elsewhere"
+    ))
 }
 
 /// Firewall rules about our addresses.
