@@ -2,7 +2,7 @@
 
 use std::process::{ExitCode, Stdio};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
     cargo, matrix,
@@ -51,9 +51,14 @@ pub(crate) fn run() -> Result<ExitCode> {
         .args(["--no-deps", "--document-private-items"])
         .env("RUSTDOCFLAGS", DOC_FLAGS);
     step::run(&mut doc)?;
+    let before = matrix::document();
     let outcome = test::run(&test::Args::default())?;
     // The tests have written it again.
-    step::run(step::command("git").args(["diff", "--exit-code", "--", matrix::DOCUMENT]))?;
+    ensure!(
+        matrix::agree(&before, &matrix::document()),
+        "the tests say something else than {}: look at `git diff`, then commit it",
+        matrix::DOCUMENT
+    );
     Ok(outcome)
 }
 

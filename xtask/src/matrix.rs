@@ -23,6 +23,7 @@ each kernel line. Written by `cargo xtask test`, which runs all of it; the techn
 - `0`: nothing got through. Without the enforcer the same attempt does, in the same place.
 - `(0)`: nothing got through, and without the enforcer it does not either: the technique does not work there.
 - `–`: this kernel or this mode has no such thing.
+- nothing: it was not tried on this kernel line.
 - any other number: what got through.
 ";
 
@@ -35,6 +36,22 @@ pub(crate) struct Matrix {
 /// A kernel line, in the order of its numbers.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct Line(Vec<u32>);
+
+/// What the document says; nothing where there is none yet.
+pub(crate) fn document() -> String {
+    fs::read_to_string(step::workspace_root().join(DOCUMENT)).unwrap_or_default()
+}
+
+/// Whether two versions of the document say the same of the kernel lines both know: another host has another line.
+pub(crate) fn agree(one: &str, other: &str) -> bool {
+    let [one, other] = [one, other].map(Matrix::parse);
+    let both = |line: &Line| {
+        [&one, &other]
+            .iter()
+            .all(|matrix| matrix.lines().any(|known| known == line))
+    };
+    one.of_lines(both) == other.of_lines(both)
+}
 
 // === impl Matrix ===
 
@@ -51,17 +68,74 @@ impl Matrix {
         }
     }
 
-    /// Writes the document. Returns whether it says something else now.
+    /// Writes the document; what it said of kernel lines that were not tested now, it goes on saying. Returns whether it
+    /// says something else now.
     pub(crate) fn write(&self) -> Result<bool> {
         ensure!(!self.cells.is_empty(), "no test has told a cell of the matrix");
         let path = step::workspace_root().join(DOCUMENT);
-        let before = fs::read_to_string(&path).unwrap_or_default();
-        let after = self.render();
+        let before = document();
+        let after = Self::parse(&before).updated(self).render();
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
         }
         fs::write(&path, &after).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(before != after)
+    }
+
+    /// Every kernel line of which a cell is known.
+    fn lines(&self) -> impl Iterator<Item = &Line> {
+        self.cells.values().flat_map(BTreeMap::values).flat_map(BTreeMap::keys)
+    }
+
+    /// What is known of some kernel lines.
+    fn of_lines(&self, is_wanted: impl Fn(&Line) -> bool) -> Self {
+        let mut cells = self.cells.clone();
+        for techniques in cells.values_mut() {
+            for seen in techniques.values_mut() {
+                seen.retain(|line, _| is_wanted(line));
+            }
+            techniques.retain(|_, seen| !seen.is_empty());
+        }
+        cells.retain(|_, techniques| !techniques.is_empty());
+        Self { cells }
+    }
+
+    /// The same with all that is known of the lines of a newer one replaced.
+    fn updated(&self, newer: &Self) -> Self {
+        let tested: BTreeSet<_> = newer.lines().collect();
+        let mut all = self.of_lines(|line| !tested.contains(line));
+        for (mode, techniques) in &newer.cells {
+            for (technique, seen) in techniques {
+                let known = all.cells.entry(mode.clone()).or_default();
+                known.entry(technique.clone()).or_default().extend(seen.clone());
+            }
+        }
+        all
+    }
+
+    /// Reads the document.
+    fn parse(text: &str) -> Self {
+        let mut matrix = Self::default();
+        let (mut mode, mut lines) = (String::new(), Vec::new());
+        for line in text.lines() {
+            if let Some(name) = line.strip_prefix("## ") {
+                name.clone_into(&mut mode);
+            }
+            let Some(row) = line.strip_prefix("| ").and_then(|row| row.strip_suffix(" |")) else {
+                continue;
+            };
+            let mut fields = row.split(" | ");
+            let technique = fields.next().unwrap_or_default();
+            if technique == "technique" {
+                lines = fields.map(Line::of).collect();
+                continue;
+            }
+            let seen = lines.iter().cloned().zip(fields.map(str::to_owned));
+            let seen = seen.filter(|(_, cell)| !cell.is_empty()).collect();
+            let techniques = matrix.cells.entry(mode.clone()).or_default();
+            techniques.insert(technique.to_owned(), seen);
+        }
+        matrix
     }
 
     fn render(&self) -> String {
@@ -99,7 +173,7 @@ impl Line {
 
 #[cfg(test)]
 mod tests {
-    use super::Matrix;
+    use super::{Matrix, agree};
 
     #[test]
     fn cells_of_several_kernels_share_a_table() {
@@ -112,6 +186,44 @@ mod tests {
             text.contains("| technique | 6.1 | 6.12 |\n|---|---|---|\n| tcp | 2 | 0 |\n"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_document_says_what_it_was_written_from() {
+        let mut matrix = Matrix::default();
+        for (release, cell) in [
+            ("6.1.0", "bridge\ttcp\t0"),
+            ("6.12.0", "bridge\tudp\t(0)"),
+            ("6.12.0", "host\ttcp\t–"),
+        ] {
+            matrix.read(release, &format!("matrix-cell\t{cell}"));
+        }
+        assert_eq!(Matrix::parse(&matrix.render()), matrix);
+    }
+
+    #[test]
+    fn lines_that_were_not_tested_now_keep_their_column() {
+        let (mut before, mut now) = (Matrix::default(), Matrix::default());
+        before.read("6.1.0", "matrix-cell\tbridge\ttcp\t1");
+        before.read("6.12.0", "matrix-cell\tbridge\ttcp\t2");
+        before.read("6.12.0", "matrix-cell\tbridge\tgone\t2");
+        now.read("6.12.0", "matrix-cell\tbridge\ttcp\t0");
+        let text = before.updated(&now).render();
+        assert!(text.contains("| tcp | 1 | 0 |\n") && !text.contains("gone"), "{text}");
+    }
+
+    #[test]
+    fn versions_agree_if_they_say_the_same_of_the_lines_both_know() {
+        let written = |cells: [(&str, &str); 2]| {
+            let mut matrix = Matrix::default();
+            for (release, seen) in cells {
+                matrix.read(release, &format!("matrix-cell\tbridge\ttcp\t{seen}"));
+            }
+            matrix.render()
+        };
+        let ours = written([("6.1.0", "0"), ("6.18.0", "4")]);
+        assert!(agree(&ours, &written([("6.1.0", "0"), ("6.14.0", "1")])));
+        assert!(!agree(&ours, &written([("6.1.0", "1"), ("6.14.0", "1")])));
     }
 
     #[test]
