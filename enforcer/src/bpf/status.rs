@@ -1,7 +1,7 @@
 //! What is attached, read from the pins: tells it without a daemon.
 
 use std::{
-    fs,
+    fs, io,
     os::fd::{AsFd as _, BorrowedFd},
     path::{Path, PathBuf},
     time::Duration,
@@ -64,8 +64,13 @@ pub fn status(pin_dir: &Path) -> Result<Vec<HookStatus>, BpfError> {
     let counts_runs = fs::read_to_string(STATISTICS).is_ok_and(|text| text.trim() == "1");
     let mut hooks = Vec::new();
     for pin in pins {
-        let link = open_pin(&pin).map_err(|source| file_error("open pinned link", &pin, source))?;
-        hooks.push(hook_status(&pin, link.as_fd(), counts_runs).map_err(|source| file_error("inspect", &pin, source))?);
+        let looked = open_pin(&pin).and_then(|link| hook_status(&pin, link.as_fd(), counts_runs));
+        match looked {
+            Ok(hook) => hooks.push(hook),
+            // Devices go meanwhile, and what is pinned for them goes too.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(file_error("inspect pinned link", &pin, source)),
+        }
     }
     Ok(hooks)
 }
@@ -93,7 +98,7 @@ fn collect(directory: &Path, pins: &mut Vec<PathBuf>) -> Result<(), BpfError> {
     Ok(())
 }
 
-fn hook_status(pin: &Path, link: BorrowedFd<'_>, counts_runs: bool) -> std::io::Result<HookStatus> {
+fn hook_status(pin: &Path, link: BorrowedFd<'_>, counts_runs: bool) -> io::Result<HookStatus> {
     let link = link_info(link)?;
     let program = program_info(open_program(link.program_id)?.as_fd())?;
     let attached_to = match link.target {
