@@ -125,7 +125,7 @@ pub fn run(installed: &Installed) -> Result<Report, SelftestError> {
             counters: &installed.pinned.counters,
         };
         bench.await_packet_hooks()?;
-        report.modes.insert(name, bench.rows(|goal| goal != Goal::Credentials)?);
+        report.modes.insert(name, bench.rows(|goal| !goal.is_at_endpoint())?);
     }
     let host = Namespace::current().map_err(|source| SelftestError::Namespace { source })?;
     let mut bench = Bench {
@@ -135,7 +135,7 @@ pub fn run(installed: &Installed) -> Result<Report, SelftestError> {
         way: None,
         counters: &installed.pinned.counters,
     };
-    let rows = bench.rows(|goal| goal == Goal::Credentials)?;
+    let rows = bench.rows(Goal::is_at_endpoint)?;
     report.modes.insert("host", rows);
     Ok(report)
 }
@@ -169,6 +169,7 @@ fn host_ground(installed: &Installed, cgroups: &Cgroups) -> Ground {
         in_host_network: true,
         endpoint: Some(Endpoint {
             address: installed.endpoint,
+            source: *installed.endpoint.ip(),
             steer_ports: installed.steer_ports,
             agent_ports: installed.agent_ports.clone(),
             foreign: NOBODYS.to_owned(),
@@ -209,7 +210,7 @@ impl Bench<'_> {
         let recorded = self.noticed(technique.goal)?.saturating_sub(before);
         let leaked = match technique.goal {
             Goal::Metadata | Goal::Silence { .. } => arrived,
-            Goal::Credentials => u64::from(outcome.is_success()),
+            Goal::Credentials | Goal::Outage { .. } => u64::from(outcome.is_success()),
         };
         Ok(Row {
             technique: technique.name,
@@ -264,7 +265,7 @@ impl Bench<'_> {
     fn noticed(&self, goal: Goal) -> Result<u64, SelftestError> {
         let steered = match goal {
             Goal::Credentials => self.counters.read(Counter::Steered)?,
-            Goal::Metadata | Goal::Silence { .. } => 0,
+            Goal::Metadata | Goal::Silence { .. } | Goal::Outage { .. } => 0,
         };
         Ok(self.refusals()? + steered)
     }

@@ -29,6 +29,11 @@ pub enum Goal {
     Metadata,
     /// An answer to somebody else's credential request.
     Credentials,
+    /// Nobody being served at the credential endpoint.
+    Outage {
+        /// How many attempts are made.
+        attempts: u64,
+    },
     /// Records.
     Silence {
         /// How many attempts are made.
@@ -61,6 +66,7 @@ pub struct Ground {
 #[expect(missing_docs, reason = "as the enforcer documents them")]
 pub struct Endpoint {
     pub address: SocketAddr,
+    pub source: Ipv4Addr,
     pub steer_ports: [u16; 2],
     pub agent_ports: Vec<u16>,
     pub foreign: String,

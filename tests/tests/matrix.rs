@@ -8,23 +8,36 @@
 /// The directory beside this file.
 mod matrix {
     pub(super) mod cell;
-    pub(super) mod gap;
+    mod fence;
+    mod gap;
     pub(super) mod mode;
     mod selftest;
+    mod status;
+    mod together;
 }
 
 use enforcer_tests::scene::Scene;
-use matrix::{cell::check, mode};
+use matrix::{
+    cell::{check, check_some},
+    mode,
+};
 
 #[test]
 fn nothing_gets_past_from_a_bridge() {
     check("bridge", Scene::builder(), mode::bridge);
 }
 
-/// In front of an ECS agent, whose ports are there to be reached.
 #[test]
 fn nothing_gets_past_from_the_host_network() {
-    check("host", Scene::builder().in_front_of_ecs_agent(), mode::host);
+    check("host", Scene::builder(), mode::host);
+}
+
+#[test]
+fn nothing_gets_past_to_the_agents_own_ports() {
+    let scene = Scene::builder().in_front_of_ecs_agent();
+    check_some("host", scene, mode::host_with_agent, |technique| {
+        technique == "agent-ports"
+    });
 }
 
 #[test]

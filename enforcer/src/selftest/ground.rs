@@ -46,6 +46,8 @@ pub struct Ground {
 pub struct Endpoint {
     /// As containers write it.
     pub address: SocketAddrV4,
+    /// Address that connections from here come from.
+    pub source: Ipv4Addr,
     /// Ports the enforcer listens on, which nobody is to know.
     pub steer_ports: [u16; 2],
     /// Ports of the agent behind it, on the host's loopback address, that nobody is to reach.

@@ -11,7 +11,7 @@ use std::{
 
 use futures_util::TryStreamExt as _;
 use rtnetlink::{
-    Handle, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection,
+    Handle, LinkBridge, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection,
     packet_route::{
         address::{AddressAttribute, AddressFlags, AddressHeaderFlags},
         link::{InfoData, InfoVeth, LinkAttribute, MacVlanMode, State},
@@ -166,6 +166,24 @@ impl Net {
             .execute()
             .await
             .map_err(netlink(format!("add interface {name} on {lower}")))
+    }
+
+    /// Adds a bridge.
+    pub(super) async fn add_bridge(&self, name: &str) -> Result<(), NetworkError> {
+        let request = self.handle.link().add(LinkBridge::new(name).build());
+        request.execute().await.map_err(netlink(format!("add bridge {name}")))
+    }
+
+    /// Makes an interface a port of a bridge.
+    pub(super) async fn enslave(&self, name: &str, bridge: &str) -> Result<(), NetworkError> {
+        let message = LinkUnspec::new_with_index(index(name)?)
+            .controller(index(bridge)?)
+            .build();
+        let request = self.handle.link().set(message);
+        request
+            .execute()
+            .await
+            .map_err(netlink(format!("add {name} to {bridge}")))
     }
 
     /// Removes an interface.

@@ -55,7 +55,7 @@ impl Row {
     pub fn verdict_of(goal: Goal, outcome: &Outcome, leaked: u64, recorded: u64) -> Verdict {
         let expected = match goal {
             Goal::Metadata | Goal::Credentials => 1,
-            Goal::Silence { attempts } => u64::from(attempts),
+            Goal::Silence { attempts } | Goal::Outage { attempts } => u64::from(attempts),
         };
         match outcome {
             _ if leaked > 0 => Verdict::Leak,

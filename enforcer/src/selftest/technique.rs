@@ -38,6 +38,11 @@ pub enum Goal {
     Metadata,
     /// An answer to somebody else's credential request; the attempt itself knows whether it got it.
     Credentials,
+    /// Nobody being served at the credential endpoint: this many attempts, of which each must be counted.
+    Outage {
+        /// How many.
+        attempts: u32,
+    },
     /// Records: this many attempts, of which each must be counted.
     Silence {
         /// How many.
@@ -60,6 +65,15 @@ const fn credentials(name: &'static str, what: &'static str, run: fn(&Ground) ->
         what,
         goal: Goal::Credentials,
         run,
+    }
+}
+
+// === impl Goal ===
+
+impl Goal {
+    /// Whether the credential endpoint is what is aimed at.
+    pub(super) const fn is_at_endpoint(self) -> bool {
+        matches!(self, Self::Credentials | Self::Outage { .. })
     }
 }
 
@@ -193,6 +207,11 @@ pub const TECHNIQUES: &[Technique] = &[
         namespace::forwarded,
     ),
     metadata(
+        "nested-bridge",
+        "from a nested network with a bridge, and NAT where iptables is",
+        namespace::bridged,
+    ),
+    metadata(
         "route-replaced",
         "own route, own sysctls, qdiscs flushed, then TCP and frames",
         namespace::reconfigured,
@@ -223,7 +242,14 @@ pub const TECHNIQUES: &[Technique] = &[
         },
         run: flood::events,
     },
-    credentials("flood-handshakes", "a SYN flood to the steer ports", flood::handshakes),
+    Technique {
+        name: "flood-handshakes",
+        what: "a SYN flood to the steer ports",
+        goal: Goal::Outage {
+            attempts: flood::HANDSHAKES,
+        },
+        run: flood::handshakes,
+    },
 ];
 
 /// The technique of a name.

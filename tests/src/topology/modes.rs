@@ -89,8 +89,8 @@ impl Topology {
     }
 
     /// A namespace as ECS makes it in `awsvpc` mode: a network card of its own, and a veth to the host for the
-    /// credential endpoint.
-    pub fn awsvpc(&self) -> Result<(NetNs, Direct)> {
+    /// credential endpoint. Connections to that come from the returned address.
+    pub fn awsvpc(&self) -> Result<(NetNs, Direct, Ipv4Addr)> {
         let number = self.next()?;
         let host_side = format!("ecs{number}");
         let namespace = NetNs::try_new()?;
@@ -121,7 +121,7 @@ impl Topology {
         ] {
             await_running(namespace, link)?;
         }
-        Ok((namespace, direct))
+        Ok((namespace, direct, address))
     }
 
     /// A second link between a container on the bridge and the host, which is the container's way to the metadata

@@ -4,21 +4,18 @@ use std::io::{Write, stdout};
 
 use anyhow::Result;
 use enforcer_tests::{
-    actor::{Actor, DatagramStyle},
     attacker::{Goal, Outcome, Technique, techniques},
     audit::Record,
     scene::{Builder, Scene},
-    topology::IMDS_V4,
 };
 
 use super::{
+    fence::{FENCE, Fence},
     gap::Gap,
-    mode::{ATTACKER, Spot},
+    mode::{ATTACKER, Spot, VICTIM},
+    status::Counters,
+    together,
 };
-
-/// Who asks for something that is refused between two attempts, so that records can be told apart.
-const FENCE: &str = "fence";
-const FIRST_FENCE: u16 = 10_000;
 
 /// How often something may fail before it does not work: a packet may wait for a neighbor's address.
 const TIMES: u32 = 3;
@@ -26,57 +23,68 @@ const TIMES: u32 = 3;
 /// Begins the line of a cell; `cargo xtask` reads it.
 const MARKER: &str = "matrix-cell";
 
+/// Everything an attempt did succeeded.
+pub(crate) const DONE: Outcome = Outcome::Tried { errno: None };
+
 /// What was seen of a technique.
 #[derive(Debug)]
-struct Cell {
-    technique: Technique,
-    /// Whether it gets there without the enforcer; for credentials that cannot be shown.
-    is_real: Option<bool>,
-    outcome: Outcome,
+pub(crate) struct Cell {
+    pub(crate) technique: String,
+    /// Whether it gets there without the enforcer; for credentials, whether their owner gets them there.
+    pub(crate) is_real: bool,
+    pub(crate) outcome: Outcome,
     /// What got there.
-    leaked: u64,
-    /// How many refusals the audit trail has.
-    recorded: u64,
+    pub(crate) leaked: u64,
+    /// How many refusals were recorded.
+    pub(crate) recorded: u64,
+    /// What else is wrong.
+    pub(crate) problem: Option<String>,
 }
 
 /// Tries everything from one place, prints the cells and judges them.
 pub(crate) fn check(mode: &str, scene: Builder, settle: impl FnOnce(&Scene) -> Result<Spot>) {
-    let mut scene = scene
-        .task(ATTACKER)
-        .task(super::mode::VICTIM)
-        .task(FENCE)
-        .prepare()
-        .unwrap();
-    let mut spot = settle(&scene).unwrap();
-    let mut fence = Fence {
-        actor: scene.bridge_container(FENCE).unwrap(),
-        port: FIRST_FENCE,
+    check_some(mode, scene, settle, |technique| technique != "agent-ports");
+}
+
+/// The same for some techniques.
+pub(crate) fn check_some(
+    mode: &str,
+    scene: Builder,
+    settle: impl FnOnce(&Scene) -> Result<Spot>,
+    is_wanted: impl Fn(&str) -> bool,
+) {
+    let scene = scene.task(ATTACKER).task(VICTIM).task(FENCE).prepare().unwrap();
+    let spot = settle(&scene).unwrap();
+    let mut trial = Trial {
+        fence: Fence::start(&scene),
+        scene,
+        spot,
     };
-    let techniques = techniques().unwrap();
-    let real: Vec<_> = techniques
-        .iter()
-        .map(|technique| works_unhindered(&mut scene, &mut spot, technique))
-        .collect();
-    await_silence(&mut scene);
-    scene.enforcer().start().unwrap();
-    let gap = Gap::look(&mut scene);
-    let cells: Vec<_> = techniques
-        .into_iter()
-        .zip(real)
-        .map(|(technique, is_real)| try_it(&mut scene, &mut spot, &mut fence, technique, is_real))
-        .collect();
+    let mut techniques = techniques().unwrap();
+    techniques.retain(|technique| is_wanted(&technique.name));
+    let real: Vec<_> = techniques.iter().map(|one| trial.works_unhindered(one)).collect();
+    let old = together::Established::open(&mut trial);
+    await_silence(&mut trial.scene);
+    trial.scene.enforcer().start().unwrap();
+    let gap = Gap::look(&mut trial.scene);
+    let mut cells = old.cells(&mut trial);
+    cells.push(together::claimed(&mut trial));
+    cells.retain(|cell| is_wanted(&cell.technique));
+    let tried = techniques.into_iter().zip(real);
+    cells.extend(tried.map(|(technique, is_real)| trial.try_it(&technique, is_real)));
     for cell in &cells {
         cell.print(mode);
     }
     let problems: Vec<_> = cells
         .iter()
-        .filter(|cell| !cell.is_fine() && !gap.explains(mode, &cell.technique.name))
+        .filter(|cell| !cell.is_fine() && !gap.explains(mode, &cell.technique))
         .collect();
     assert!(problems.is_empty(), "{mode}: {problems:#?}");
-    let proven = cells.iter().filter(|cell| cell.is_real == Some(true)).count();
+    let proven = cells.iter().filter(|cell| cell.is_real).count();
     assert!(
-        proven > 30 || mode == "none",
-        "{mode}: only {proven} techniques work without the enforcer"
+        proven * 2 > cells.len() || mode == "none",
+        "{mode}: only {proven} of {} techniques work without the enforcer",
+        cells.len()
     );
 }
 
@@ -92,44 +100,90 @@ fn await_silence(scene: &mut Scene) {
     }
 }
 
-/// Whether a technique gets to the metadata service while nobody enforces anything.
-fn works_unhindered(scene: &mut Scene, spot: &mut Spot, technique: &Technique) -> Option<bool> {
-    if technique.goal == Goal::Credentials {
-        return None;
-    }
-    let before = scene.imds_hits().unwrap().packets;
-    let works = (0..TIMES).any(|_| {
-        spot.attacker.attempt(&technique.name, &spot.ground).unwrap();
-        scene.imds_hits().unwrap().packets > before
-    });
-    Some(works)
+/// A scene with everybody in place.
+pub(crate) struct Trial {
+    pub(crate) scene: Scene,
+    pub(crate) spot: Spot,
+    fence: Fence,
 }
 
-fn try_it(scene: &mut Scene, spot: &mut Spot, fence: &mut Fence, technique: Technique, is_real: Option<bool>) -> Cell {
-    let before = scene.imds_hits().unwrap().packets;
-    let first = fence.raise(scene);
-    let outcome = spot.attacker.attempt(&technique.name, &spot.ground).unwrap();
-    let arrived = scene.imds_hits().unwrap().packets - before;
-    let last = fence.raise(scene);
-    let leaked = match technique.goal {
-        Goal::Metadata | Goal::Silence { .. } => arrived,
-        Goal::Credentials => u64::from(outcome == Outcome::Tried { errno: None }),
-    };
-    Cell {
-        recorded: refusals(scene, first, last, &technique),
-        technique,
-        is_real,
-        outcome,
-        leaked,
+// === impl Trial ===
+
+impl Trial {
+    /// How many packets have arrived at the metadata service.
+    pub(crate) fn arrived(&mut self) -> u64 {
+        self.scene.imds_hits().unwrap().packets
+    }
+
+    /// Whether the owner of credentials gets them in the attacker's place.
+    pub(crate) fn is_owner_served(&mut self) -> bool {
+        let task = self.scene.task(ATTACKER).unwrap();
+        let response = self.spot.owner.get(&task.path());
+        response.is_ok_and(|response| task.is_served_by(&response))
+    }
+
+    /// Whether a technique gets what it is after while nobody enforces anything.
+    fn works_unhindered(&mut self, technique: &Technique) -> bool {
+        let before = self.arrived();
+        (0..TIMES).any(|_| {
+            let outcome = self.spot.attempt(&technique.name);
+            match technique.goal {
+                Goal::Metadata | Goal::Silence { .. } => self.arrived() > before,
+                Goal::Credentials | Goal::Outage { .. } => outcome == DONE,
+            }
+        })
+    }
+
+    fn try_it(&mut self, technique: &Technique, is_real: bool) -> Cell {
+        let is_served = self.is_owner_served();
+        let (mut outcome, mut leaked, mut problem) = (DONE, 0, None);
+        let recorded = self.recorded(|trial| {
+            let before = trial.arrived();
+            let counted = match technique.goal {
+                Goal::Outage { .. } => Some(Counters::read(&mut trial.scene)),
+                Goal::Metadata | Goal::Credentials | Goal::Silence { .. } => None,
+            };
+            outcome = trial.spot.attempt(&technique.name);
+            leaked = match technique.goal {
+                Goal::Metadata | Goal::Silence { .. } => trial.arrived() - before,
+                Goal::Credentials | Goal::Outage { .. } => u64::from(outcome == DONE),
+            };
+            let (Goal::Silence { attempts } | Goal::Outage { attempts }) = technique.goal else {
+                return 0;
+            };
+            if matches!(outcome, Outcome::Unavailable { .. }) {
+                return 0;
+            }
+            problem = counted.and_then(|counted| counted.differ(&Counters::read(&mut trial.scene), attempts));
+            attempts
+        });
+        if is_served && !self.is_owner_served() {
+            problem = Some("the owner of credentials does not get them any more".to_owned());
+        }
+        Cell {
+            technique: technique.name.clone(),
+            is_real: match technique.goal {
+                Goal::Metadata | Goal::Silence { .. } => is_real,
+                Goal::Credentials | Goal::Outage { .. } => is_real || is_served,
+            },
+            outcome,
+            leaked,
+            recorded,
+            problem,
+        }
+    }
+
+    /// How many refusals are recorded of what is done, which tells how many there must be at least.
+    pub(crate) fn recorded(&mut self, attempt: impl FnOnce(&mut Self) -> u64) -> u64 {
+        let first = self.fence.raise(&self.scene);
+        let expected = attempt(self);
+        let last = self.fence.raise(&self.scene);
+        refusals(&self.scene, (first, last), expected)
     }
 }
 
 /// How many refusals were recorded between two fences. What the trail lost is told a moment later.
-fn refusals(scene: &Scene, first: u64, last: u64, technique: &Technique) -> u64 {
-    let expected = match technique.goal {
-        Goal::Silence { attempts } => attempts,
-        Goal::Metadata | Goal::Credentials => 0,
-    };
+fn refusals(scene: &Scene, (first, last): (u64, u64), expected: u64) -> u64 {
     loop {
         let records = scene.audit().records().unwrap();
         let later = || records.iter().filter(|record| record.seq > first);
@@ -149,53 +203,13 @@ fn is_refusal(record: &Record) -> bool {
     record.is_verdict("deny") || record.is_verdict("drop")
 }
 
-/// Somebody whose refusals stand between those of the attacker.
-struct Fence {
-    actor: Actor,
-    port: u16,
-}
-
-// === impl Fence ===
-
-impl Fence {
-    /// Is refused at a port of its own, and returns the number of the record. After a flood that record may be lost as
-    /// well, so that another one is needed.
-    fn raise(&mut self, scene: &Scene) -> u64 {
-        let mut seen = scene.audit().records().unwrap().len();
-        loop {
-            self.port += 1;
-            self.actor
-                .datagram((IMDS_V4, self.port).into(), DatagramStyle::Unconnected)
-                .unwrap();
-            loop {
-                let record = scene.audit().next_after(seen).unwrap();
-                seen += 1;
-                if self.is_ours(&record) {
-                    return record.seq;
-                }
-                if record.lost.is_some() {
-                    break;
-                }
-            }
-        }
-    }
-
-    fn is_ours(&self, record: &Record) -> bool {
-        record.is_of(FENCE)
-            && record
-                .destination
-                .as_ref()
-                .is_some_and(|to| to.port > FIRST_FENCE && to.port <= self.port)
-    }
-}
-
 // === impl Cell ===
 
 impl Cell {
     /// Nothing got through, and what was tried for real was recorded.
     fn is_fine(&self) -> bool {
         let is_tried = matches!(self.outcome, Outcome::Tried { .. });
-        self.leaked == 0 && (self.recorded > 0 || !is_tried || self.is_real != Some(true))
+        self.problem.is_none() && self.leaked == 0 && (self.recorded > 0 || !is_tried || !self.is_real)
     }
 
     /// Number of leaks, in parentheses where nothing gets there even without the enforcer; a dash where the kernel or
@@ -203,7 +217,7 @@ impl Cell {
     fn symbol(&self) -> String {
         match (&self.outcome, self.is_real) {
             (Outcome::Unavailable { .. }, _) if self.leaked == 0 => "–".to_owned(),
-            (_, Some(false)) if self.leaked == 0 => "(0)".to_owned(),
+            (_, false) if self.leaked == 0 => "(0)".to_owned(),
             _ => self.leaked.to_string(),
         }
     }
@@ -213,7 +227,7 @@ impl Cell {
         writeln!(
             stdout(),
             "{MARKER}\t{mode}\t{}\t{}\t{}",
-            self.technique.name,
+            self.technique,
             self.symbol(),
             match &self.outcome {
                 Outcome::Tried { errno } => format!("errno {errno:?}, {} records", self.recorded),

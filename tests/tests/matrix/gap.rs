@@ -2,6 +2,8 @@
 
 use enforcer_tests::scene::Scene;
 
+use super::status::status;
+
 /// The hook of the BPF LSM; without it, frames leave by this technique where their device has no host side.
 const HOOK: &str = "lsm_setsockopt";
 const TECHNIQUE: &str = "packet-bypass-32bit";
@@ -18,8 +20,7 @@ pub(crate) struct Gap {
 impl Gap {
     /// Looks which hooks a running enforcer has attached.
     pub(crate) fn look(scene: &mut Scene) -> Self {
-        let output = scene.enforcer().run(["status", "--output", "json"]).unwrap();
-        let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let status = status(scene);
         let hooks = status["hooks"].as_array().unwrap();
         Self {
             is_open: !hooks.iter().any(|hook| hook["hook"] == HOOK),

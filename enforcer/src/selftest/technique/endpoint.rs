@@ -17,7 +17,7 @@ use rustix::{
 
 use crate::{
     selftest::{
-        ground::{Ground, unavailable},
+        ground::{Endpoint, Ground, unavailable},
         network::{Namespace, configure},
         packet::{TCP, syn},
         socket::{open, start, tcp},
@@ -88,9 +88,9 @@ pub(super) fn agent(ground: &Ground) -> io::Result<()> {
 /// A connection from the same address and port begins in a network that looks the same, but leads nowhere; then the
 /// real one comes, and must not inherit anything.
 pub(super) fn copied_address(ground: &Ground) -> io::Result<()> {
-    let endpoint = ground.endpoint()?.address;
-    let source = SocketAddrV4::new(ground.own, PORT);
-    let thread = thread::spawn(move || poison(source, endpoint));
+    let Endpoint { address, source, .. } = *ground.endpoint()?;
+    let source = SocketAddrV4::new(source, PORT);
+    let thread = thread::spawn(move || poison(source, address));
     let poisoned = thread
         .join()
         .map_err(|_panic| io::Error::other("the thread panicked"))?;
@@ -99,7 +99,7 @@ pub(super) fn copied_address(ground: &Ground) -> io::Result<()> {
 }
 
 pub(super) fn replayed(ground: &Ground) -> io::Result<()> {
-    let source = SocketAddrV4::new(ground.own, PORT);
+    let source = SocketAddrV4::new(ground.endpoint()?.source, PORT);
     let attempts = [(); 3].map(|()| ask(ground, from(source)?));
     any(attempts)
 }

@@ -13,8 +13,9 @@ use crate::selftest::{
 
 /// How many refused attempts are made.
 pub(super) const ATTEMPTS: u32 = 5_000;
-/// How many connections are opened and never finished.
+/// How many connections are opened and never finished, at each of the two ports and at both.
 const HALF_OPEN: u16 = 10_000;
+pub(super) const HANDSHAKES: u32 = 20_000;
 const FIRST_PORT: u16 = 20_000;
 
 pub(super) fn events(ground: &Ground) -> io::Result<()> {
