@@ -119,7 +119,7 @@ fn a_connection_that_is_on_its_way_during_an_upgrade_ends_soon() {
     // The host has no way back to this one, so nobody ever answers it.
     let (mut web, _attachment) = scene.routed_container("web", Ipv4Addr::new(10, 77, 2, 10)).unwrap();
     let socket = web.open(Family::V4).unwrap();
-    web.limit(socket, Duration::from_secs(600)).unwrap();
+    web.limit(socket, Duration::from_mins(10)).unwrap();
     thread::scope(|scope| {
         let client = scope.spawn(|| web.connect_socket(socket, ENDPOINT).unwrap());
         recorded(
