@@ -118,8 +118,8 @@ impl Whole {
         }
         writeln!(
             output,
-            "\n{:<18} {:<34} {:>8} {:>9} {:>12}",
-            "hook", "attached to", "program", "age", "runs"
+            "\n{:<18} {:<34} {:>8} {:>9} {:>12}  {}",
+            "hook", "attached to", "program", "age", "runs", "pin"
         )?;
         for hook in &self.hooks {
             let place = match hook.attached_to {
@@ -127,10 +127,10 @@ impl Whole {
                 AttachedTo::Device { namespace, index } => format!("device {index} of namespace {namespace}"),
             };
             let runs = hook.run_count.map_or_else(|| "-".to_owned(), |runs| runs.to_string());
-            let (age, program) = (hook.age.as_secs(), hook.program_id);
+            let (age, program, pin) = (hook.age.as_secs(), hook.program_id, hook.pin.display());
             writeln!(
                 output,
-                "{:<18} {place:<34} {program:>8} {age:>7} s {runs:>12}",
+                "{:<18} {place:<34} {program:>8} {age:>7} s {runs:>12}  {pin}",
                 hook.hook
             )?;
         }
