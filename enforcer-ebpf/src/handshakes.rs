@@ -5,7 +5,7 @@ use core::ptr;
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_ANY, BPF_NOEXIST, bpf_sock},
-    helpers::generated::{bpf_get_socket_cookie, bpf_skb_cgroup_id},
+    helpers::generated::{bpf_get_socket_cookie, bpf_sk_lookup_tcp, bpf_sk_release, bpf_skb_cgroup_id},
 };
 use enforcer_common::{
     counter::Counter,
@@ -24,6 +24,17 @@ use crate::{
 };
 
 const SOCK_STREAM: u32 = 1;
+/// `BPF_F_CURRENT_NETNS` of linux/bpf.h: look in the namespace the packet is in.
+const CURRENT_NETNS: u64 = u64::MAX;
+
+/// The IPv4 part of `struct bpf_sock_tuple` (linux/bpf.h), all in network byte order.
+#[repr(C)]
+struct Tuple {
+    client: u32,
+    server: u32,
+    client_port: u16,
+    server_port: u16,
+}
 
 /// Who steered this socket's connect; `None` if nobody did.
 #[inline(always)]
@@ -126,8 +137,9 @@ pub(crate) fn accept(socket: *mut bpf_sock, key: &HandshakeKey) -> Result<(), Re
 
 /// Checks a packet to the steer port of socket hooks: it must come from the socket that was steered. The opening packet
 /// confirms the handshake; on the host's side (`at_host`, or sent in the host's own namespace) it also settles whose it
-/// is.
-#[inline(always)]
+/// is, and what follows must come from its owner. On a stack of its own: hooks have 512 bytes for all that is called at
+/// once.
+#[inline(never)]
 pub(crate) fn confirm(
     skb: *mut __sk_buff,
     transport: &Transport,
@@ -147,8 +159,13 @@ pub(crate) fn confirm(
     if sender.socket_cookie != cookie {
         return Err(Reason::SenderMismatch);
     }
+    let at_host = at_host || sender.netns_cookie == settings.host_netns_cookie;
     if !transport.is_syn() {
-        return Ok(());
+        return if !at_host || owns(skb, key, cookie) {
+            Ok(())
+        } else {
+            Err(Reason::SenderMismatch)
+        };
     }
     // SAFETY: `skb` is the program's context.
     let socket_cgroup_id = unsafe { bpf_skb_cgroup_id(skb) };
@@ -160,11 +177,40 @@ pub(crate) fn confirm(
         state: state::CONFIRMED,
         reserved: 0,
     };
-    settle(
-        key,
-        &confirmed,
-        at_host || sender.netns_cookie == settings.host_netns_cookie,
-    )
+    settle(key, &confirmed, at_host)
+}
+
+/// Whether the connection is this socket's: the accepted socket tells, or the handshake while there is none. A socket that
+/// was steered somewhere itself may have taken over another one's tuple and sequence numbers, and its packets look
+/// like those of the owner. To be asked on the host's side only, where the accepted socket is.
+#[inline(always)]
+fn owns(skb: *mut __sk_buff, key: &HandshakeKey, cookie: u64) -> bool {
+    let mut tuple = Tuple {
+        client: key.client,
+        server: key.server,
+        client_port: key.client_port.to_be(),
+        server_port: key.server_port.to_be(),
+    };
+    let length = size_of::<Tuple>() as u32;
+    // SAFETY: `skb` is the program's context; the tuple is read for the length given. What is found is released below.
+    let server = unsafe { bpf_sk_lookup_tcp(skb.cast(), (&raw mut tuple).cast(), length, CURRENT_NETNS, 0) };
+    let mut owner = 0;
+    if !server.is_null() {
+        let accepted = storage(&ACCEPTED, server, ptr::null_mut());
+        if !accepted.is_null() {
+            // SAFETY: socket storage lives as long as its socket, which is held.
+            owner = unsafe { (*accepted).identity.socket_cookie };
+        }
+        // SAFETY: a socket that the look-up gave, released once.
+        unsafe { bpf_sk_release(server.cast()) };
+    }
+    if owner == 0
+        // SAFETY: the value is read at once.
+        && let Some(handshake) = unsafe { HANDSHAKES.get(key) }
+    {
+        owner = handshake.identity.socket_cookie;
+    }
+    owner != 0 && owner == cookie
 }
 
 /// Announces and confirms in one: a connection that only packets show, steered by TC.
@@ -183,7 +229,7 @@ pub(crate) fn admit(
     };
     if !transport.is_syn() {
         return match sender_of(socket) {
-            Some(sender) if sender.socket_cookie == cookie => Ok(()),
+            Some(sender) if sender.socket_cookie == cookie && owns(skb, key, cookie) => Ok(()),
             _ => Err(Reason::SenderMismatch),
         };
     }

@@ -14,7 +14,7 @@ use crate::{
     emit::{Decision, Fate, emit},
     handshakes::confirm,
     observed::is_news,
-    origin::{Origin, is_kernels_own},
+    origin::{Origin, is_kernels_own, mark_as_judged},
     packet::{Framing, Glance, Network, Transport, takes_detour},
     rules::{Protected, protected, settings},
     sender::{identity_of_packet, treatment_of_packet},
@@ -30,6 +30,8 @@ pub(crate) struct Layer {
     pub(crate) leaves: bool,
     /// Whose packets no hook has seen before this one.
     pub(crate) first_of: Origin,
+    /// Whether only the destination counts, because the packet is on its way through the host.
+    pub(crate) passes_through: bool,
 }
 
 /// What to do with a packet.
@@ -40,6 +42,8 @@ pub(crate) enum Finding {
     Drop = 1,
     /// It is for the credential endpoint, and no socket hook rewrote it.
     Steer = 2,
+    /// It is for the steer port of socket hooks: whose connection it claims to be of remains to be seen.
+    Claim = 3,
 }
 
 /// What makes a packet worth a closer look.
@@ -53,10 +57,19 @@ enum Suspicion {
     Destination,
 }
 
+/// What a layer's hook leaves to functions of its own; each gives the number of a [`Finding`].
+pub(crate) struct CloserLook {
+    /// Calls [`pursue`].
+    pub(crate) pursue: extern "C" fn(*mut __sk_buff) -> u32,
+    /// Calls [`check_claim`].
+    pub(crate) check_claim: extern "C" fn(*mut __sk_buff) -> u32,
+}
+
 /// What is decided about a suspicious packet.
 enum Judgment {
     Pass,
     Steer,
+    Claim,
     Record(Outcome, Reason, u32),
 }
 
@@ -66,7 +79,14 @@ impl Layer {
     /// Whether a packet's source is looked at: sockets below the cgroup root are seen again where they leave.
     #[inline(always)]
     const fn minds_sources(&self) -> bool {
-        self.at_host || self.leaves
+        (self.at_host || self.leaves) && !self.passes_through
+    }
+
+    /// Whether the host's own kernel may have sent the packet. What a container's kernel has to say to a protected
+    /// destination, the container has brought it to say.
+    #[inline(always)]
+    const fn may_be_kernels(&self) -> bool {
+        !self.at_host && !matches!(self.hook, Hook::TcDevice)
     }
 }
 
@@ -79,27 +99,30 @@ impl Finding {
         match raw {
             0 => Self::Pass,
             2 => Self::Steer,
+            3 => Self::Claim,
             _ => Self::Drop,
         }
     }
 }
 
 /// Decides about a packet and records what it refuses. Unrelated packets leave after a few fields and one filter; others
-/// are left to `pursue`, a global BPF function (as in `sender`) of the layer's hook that calls [`pursue()`].
+/// are left to `closer`: global BPF functions (as in `sender`) of the layer's hook, each with a stack of its own.
 #[inline(always)]
-pub(crate) fn inspect(skb: *mut __sk_buff, layer: &Layer, pursue: extern "C" fn(*mut __sk_buff) -> u32) -> Finding {
+pub(crate) fn inspect(skb: *mut __sk_buff, layer: &Layer, closer: &CloserLook) -> Finding {
     // Not IP: ARP and the like reach no service.
     let is_suspicious = Glance::at(skb, layer.framing).is_some_and(|glance| suspicion(skb, layer, &glance).is_some());
-    if is_suspicious {
-        Finding::from_raw(pursue(skb))
-    } else {
-        Finding::Pass
+    if !is_suspicious {
+        return Finding::Pass;
+    }
+    match Finding::from_raw((closer.pursue)(skb)) {
+        Finding::Claim => Finding::from_raw((closer.check_claim)(skb)),
+        finding => finding,
     }
 }
 
 #[inline(always)]
 fn suspicion(skb: *mut __sk_buff, layer: &Layer, glance: &Glance) -> Option<Suspicion> {
-    if !glance.is_plain && takes_detour(skb, layer.framing) {
+    if !glance.is_plain && !layer.passes_through && takes_detour(skb, layer.framing) {
         return Some(Suspicion::Detour);
     }
     if protected(&glance.destination).is_some() {
@@ -126,6 +149,7 @@ fn find(skb: *mut __sk_buff, layer: &Layer) -> Finding {
     match judge(skb, layer, (&network, &transport), settings) {
         Judgment::Pass => Finding::Pass,
         Judgment::Steer => Finding::Steer,
+        Judgment::Claim => Finding::Claim,
         Judgment::Record(outcome, reason, target) => {
             let wanted = (outcome, reason, target);
             match record(skb, layer, (&network, &transport), wanted, settings) {
@@ -136,11 +160,30 @@ fn find(skb: *mut __sk_buff, layer: &Layer) -> Finding {
     }
 }
 
+/// Decides about a packet to the steer port of socket hooks and records what it refuses; gives the number of a
+/// [`Finding`].
+#[inline(always)]
+pub(crate) fn check_claim(skb: *mut __sk_buff, layer: &Layer) -> u32 {
+    let (Some(settings), Some(network)) = (settings(), Network::load(skb, layer.framing)) else {
+        return Finding::Drop as u32;
+    };
+    let transport = Transport::load(skb, &network);
+    let key = key(&network, &transport, settings.steer_port);
+    let Err(reason) = confirm(skb, &transport, &key, settings, layer.at_host) else {
+        return Finding::Pass as u32;
+    };
+    let refused = (Outcome::Dropped, reason, target::CREDENTIALS);
+    match record(skb, layer, (&network, &transport), refused, settings) {
+        Fate::GoesOn => Finding::Pass as u32,
+        Fate::Ends => Finding::Drop as u32,
+    }
+}
+
 /// Looks at the packet as [`suspicion`] does, in the same order.
 #[inline(always)]
 fn judge(skb: *mut __sk_buff, layer: &Layer, packet: (&Network, &Transport), settings: &Settings) -> Judgment {
     let (network, transport) = packet;
-    if takes_detour(skb, layer.framing) {
+    if !layer.passes_through && takes_detour(skb, layer.framing) {
         return refuse_guarded(skb, packet, Reason::SourceRoute, target::NONE);
     }
     if let Some(protected) = protected(&network.destination) {
@@ -206,18 +249,20 @@ fn judge_destination(
         && port == settings.steer_port
         && !matches!(attempt.treatment.class, CgroupClass::Host);
     if is_steered {
-        let key = key(network, transport, settings.steer_port);
-        return match confirm(skb, transport, &key, settings, layer.at_host) {
-            Ok(()) => Judgment::Pass,
-            Err(reason) => Judgment::Record(Outcome::Dropped, reason, target),
-        };
+        return Judgment::Claim;
     }
-    match decide(protected.rule, &attempt, settings.endpoint_port) {
+    let verdict = decide(protected.rule, &attempt, settings.endpoint_port);
+    if matches!(verdict, Verdict::Allow(_)) && layer.at_host {
+        mark_as_judged(skb);
+    }
+    match verdict {
         // What came through another hook of ours is recorded there.
         Verdict::Allow(reason) if origin == layer.first_of => Judgment::Record(Outcome::Allowed, reason, target),
         Verdict::Pass | Verdict::Allow(_) => Judgment::Pass,
         Verdict::Steer if !layer.leaves && (layer.at_host || is_hooked) => Judgment::Steer,
-        Verdict::Steer | Verdict::Deny(_) if is_kernels_own(skb, network, transport) => Judgment::Pass,
+        Verdict::Steer | Verdict::Deny(_) if layer.may_be_kernels() && is_kernels_own(skb, network, transport) => {
+            Judgment::Pass
+        }
         Verdict::Steer | Verdict::Deny(_) if is_hooked => {
             Judgment::Record(Outcome::Dropped, Reason::SocketLayerMissed, target)
         }

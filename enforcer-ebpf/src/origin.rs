@@ -68,6 +68,31 @@ pub(crate) fn has_socket(skb: *mut __sk_buff) -> bool {
     !unsafe { (*skb).__bindgen_anon_2.sk }.is_null()
 }
 
+/// Whether a packet came into this network namespace through a device.
+#[inline(always)]
+pub(crate) fn is_forwarded(skb: *mut __sk_buff) -> bool {
+    // SAFETY: the program's context.
+    unsafe { (*skb).ingress_ifindex != 0 }
+}
+
+/// What `tc_index`, which the stack carries from a packet's ingress to its egress, is set to for what a protected
+/// destination may get.
+const JUDGED: u32 = 0xe4f0;
+
+/// Has a packet pass where it leaves the host: its sender was visible here, and may.
+#[inline(always)]
+pub(crate) fn mark_as_judged(skb: *mut __sk_buff) {
+    // SAFETY: the program's context; TC programs may write this field.
+    unsafe { (*skb).tc_index = JUDGED };
+}
+
+/// Whether a packet was let through where it came in.
+#[inline(always)]
+pub(crate) fn is_judged(skb: *mut __sk_buff) -> bool {
+    // SAFETY: the program's context.
+    unsafe { (*skb).tc_index == JUDGED }
+}
+
 /// Whether a packet came from one of the kernel's own sockets, which are in the root cgroup.
 #[inline(always)]
 pub(crate) fn is_in_root_cgroup(skb: *mut __sk_buff) -> bool {

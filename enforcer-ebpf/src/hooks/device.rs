@@ -18,8 +18,8 @@ use enforcer_common::{
 
 use crate::{
     emit::{Decision, Fate, emit},
-    inspect::{Finding, Layer, inspect, pursue},
-    origin::{Origin, has_socket},
+    inspect::{CloserLook, Finding, Layer, check_claim, inspect, pursue},
+    origin::{Origin, has_socket, is_forwarded, is_judged},
     packet::Framing,
     rules::settings,
     sender::{identity_of_packet, treatment_of_packet},
@@ -32,6 +32,13 @@ const UPLINK: Layer = Layer {
     at_host: false,
     leaves: true,
     first_of: Origin::Packet,
+    passes_through: false,
+};
+
+/// In the host's network namespace, for what it forwards.
+const THROUGH: Layer = Layer {
+    passes_through: true,
+    ..UPLINK
 };
 
 /// In a container's.
@@ -47,17 +54,53 @@ pub(crate) fn enforcer_uplink(context: TcContext) -> i32 {
 
 #[classifier]
 pub(crate) fn enforcer_device(context: TcContext) -> i32 {
-    judge_leaving(context.skb.skb, &DEVICE, pursue_device)
+    judge_leaving(
+        context.skb.skb,
+        &DEVICE,
+        &CloserLook {
+            pursue: pursue_device,
+            check_claim: check_claim_device,
+        },
+    )
 }
 
-/// What leaves the host. What it forwards has lost its socket, and was judged where it came in.
+/// What leaves the host. What it forwards has lost its socket, and was judged where it came in, if there was a hook: a
+/// device may be newer than the last look, and frames can be sent past TC ingress.
 #[inline(always)]
 pub(super) fn judge_uplink(skb: *mut __sk_buff) -> i32 {
     if has_socket(skb) {
-        judge_leaving(skb, &UPLINK, pursue_uplink)
+        judge_leaving(
+            skb,
+            &UPLINK,
+            &CloserLook {
+                pursue: pursue_uplink,
+                check_claim: check_claim_uplink,
+            },
+        )
+    } else if is_forwarded(skb) && !is_judged(skb) {
+        judge_leaving(
+            skb,
+            &THROUGH,
+            &CloserLook {
+                pursue: pursue_through,
+                check_claim: check_claim_through,
+            },
+        )
     } else {
         TC_ACT_UNSPEC
     }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn pursue_through(skb: *mut __sk_buff) -> u32 {
+    pursue(skb, &THROUGH)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn check_claim_through(skb: *mut __sk_buff) -> u32 {
+    check_claim(skb, &THROUGH)
 }
 
 #[unsafe(no_mangle)]
@@ -68,19 +111,31 @@ extern "C" fn pursue_uplink(skb: *mut __sk_buff) -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
+extern "C" fn check_claim_uplink(skb: *mut __sk_buff) -> u32 {
+    check_claim(skb, &UPLINK)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
 extern "C" fn pursue_device(skb: *mut __sk_buff) -> u32 {
     pursue(skb, &DEVICE)
 }
 
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn check_claim_device(skb: *mut __sk_buff) -> u32 {
+    check_claim(skb, &DEVICE)
+}
+
 #[inline(always)]
-fn judge_leaving(skb: *mut __sk_buff, layer: &Layer, pursue: extern "C" fn(*mut __sk_buff) -> u32) -> i32 {
+fn judge_leaving(skb: *mut __sk_buff, layer: &Layer, closer: &CloserLook) -> i32 {
     if layer.framing.has_stacked_tags(skb) {
         return refuse_stacked_tags(skb, layer.hook);
     }
-    match inspect(skb, layer, pursue) {
+    match inspect(skb, layer, closer) {
         Finding::Pass => TC_ACT_UNSPEC,
         // Nothing steers behind this layer, and `inspect` knows.
-        Finding::Drop | Finding::Steer => TC_ACT_SHOT,
+        Finding::Drop | Finding::Steer | Finding::Claim => TC_ACT_SHOT,
     }
 }
 

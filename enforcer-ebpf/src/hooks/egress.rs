@@ -9,7 +9,7 @@ use enforcer_common::event::Hook;
 
 use super::{CONTINUE, REFUSE};
 use crate::{
-    inspect::{Finding, Layer, inspect, pursue},
+    inspect::{CloserLook, Finding, Layer, check_claim, inspect, pursue},
     origin::Origin,
     packet::Framing,
 };
@@ -20,14 +20,20 @@ const LAYER: Layer = Layer {
     at_host: false,
     leaves: false,
     first_of: Origin::Raw,
+    passes_through: false,
+};
+
+const CLOSER_LOOK: CloserLook = CloserLook {
+    pursue: pursue_egress,
+    check_claim: check_claim_egress,
 };
 
 #[cgroup_skb(egress)]
 pub(crate) fn egress(context: SkBuffContext) -> i32 {
-    match inspect(context.skb.skb, &LAYER, pursue_egress) {
+    match inspect(context.skb.skb, &LAYER, &CLOSER_LOOK) {
         // A TCP socket's credential SYN that no socket hook rewrote: TC steers it on the host's side.
         Finding::Pass | Finding::Steer => CONTINUE,
-        Finding::Drop => REFUSE,
+        Finding::Drop | Finding::Claim => REFUSE,
     }
 }
 
@@ -35,4 +41,10 @@ pub(crate) fn egress(context: SkBuffContext) -> i32 {
 #[inline(never)]
 extern "C" fn pursue_egress(skb: *mut __sk_buff) -> u32 {
     pursue(skb, &LAYER)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn check_claim_egress(skb: *mut __sk_buff) -> u32 {
+    check_claim(skb, &LAYER)
 }

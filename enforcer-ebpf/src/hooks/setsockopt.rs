@@ -3,8 +3,9 @@
 //! Linux 6.0, where the BPF LSM is active.
 //!
 //! Two options take a socket's packets past the queueing layer, and with it past TC egress, which is all that sees them
-//! on a device without a host side: `PACKET_QDISC_BYPASS`, and the memory of `AF_XDP`. Whatever their value is, containers
-//! may not set them. The first hook does not run for 32-bit system calls, which every 64-bit process can make; the second
+//! on a device without a host side: `PACKET_QDISC_BYPASS`, and the memory of `AF_XDP`. A third one, `PACKET_VNET_HDR`, has
+//! the kernel write a checksum wherever the sender likes, the destination included, after TC. Whatever their value is,
+//! containers may not set them. The first hook does not run for 32-bit system calls, which every 64-bit process can make; the second
 //! one does, but not every kernel has it switched on.
 
 use aya_ebpf::{
@@ -28,6 +29,7 @@ use crate::{
 
 const SOL_PACKET: i32 = 263;
 const PACKET_QDISC_BYPASS: i32 = 20;
+const PACKET_VNET_HDR: i32 = 15;
 const SOL_XDP: i32 = 283;
 const XDP_UMEM_REG: i32 = 4;
 
@@ -64,7 +66,7 @@ pub(crate) fn lsm_setsockopt(context: LsmContext) -> i32 {
 const fn is_bypass(level_and_name: (i32, i32)) -> bool {
     matches!(
         level_and_name,
-        (SOL_PACKET, PACKET_QDISC_BYPASS) | (SOL_XDP, XDP_UMEM_REG)
+        (SOL_PACKET, PACKET_QDISC_BYPASS | PACKET_VNET_HDR) | (SOL_XDP, XDP_UMEM_REG)
     )
 }
 

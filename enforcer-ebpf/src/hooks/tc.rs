@@ -21,7 +21,7 @@ use super::device::{judge_uplink, refuse_stacked_tags};
 use crate::{
     emit::Fate,
     handshakes::admit,
-    inspect::{Finding, Layer, inspect, key, pursue, record},
+    inspect::{CloserLook, Finding, Layer, check_claim, inspect, key, pursue, record},
     origin::Origin,
     packet::{DESTINATION_PORT, Framing, Network, SOURCE_PORT, TCP_CHECKSUM, Transport, source_v4},
     rules::settings,
@@ -34,6 +34,12 @@ const INGRESS: Layer = Layer {
     at_host: true,
     leaves: false,
     first_of: Origin::Packet,
+    passes_through: false,
+};
+
+const CLOSER_LOOK: CloserLook = CloserLook {
+    pursue: pursue_ingress,
+    check_claim: check_claim_ingress,
 };
 
 #[classifier]
@@ -42,9 +48,9 @@ pub(crate) fn enforcer_in(context: TcContext) -> i32 {
     if INGRESS.framing.has_stacked_tags(skb) {
         return refuse_stacked_tags(skb, INGRESS.hook);
     }
-    match inspect(skb, &INGRESS, pursue_ingress) {
+    match inspect(skb, &INGRESS, &CLOSER_LOOK) {
         Finding::Pass => TC_ACT_UNSPEC,
-        Finding::Drop => TC_ACT_SHOT,
+        Finding::Drop | Finding::Claim => TC_ACT_SHOT,
         Finding::Steer => steer(skb),
     }
 }
@@ -53,6 +59,12 @@ pub(crate) fn enforcer_in(context: TcContext) -> i32 {
 #[inline(never)]
 extern "C" fn pursue_ingress(skb: *mut __sk_buff) -> u32 {
     pursue(skb, &INGRESS)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn check_claim_ingress(skb: *mut __sk_buff) -> u32 {
+    check_claim(skb, &INGRESS)
 }
 
 #[classifier]

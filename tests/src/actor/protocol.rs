@@ -50,6 +50,8 @@ pub enum HeaderFrom {
 pub enum SocketOption {
     /// `PACKET_QDISC_BYPASS`
     QdiscBypass,
+    /// `PACKET_VNET_HDR`
+    VnetHeader,
     /// `XDP_UMEM_REG`, on a socket that does not know it.
     XdpMemory,
     /// `SO_BINDTODEVICE` with a value longer than a page.

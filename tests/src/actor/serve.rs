@@ -39,6 +39,9 @@ use crate::{
     worker,
 };
 
+/// `PACKET_VNET_HDR` of linux/if_packet.h.
+const PACKET_VNET_HDR: libc::c_int = 15;
+
 /// How long a connect or an answer may take, also on an emulated machine.
 const PATIENCE: Duration = Duration::from_secs(8);
 
@@ -222,6 +225,7 @@ fn set_option(option: SocketOption) -> io::Result<()> {
     let datagram = UdpSocket::bind("127.0.0.1:0")?.into();
     match option {
         SocketOption::QdiscBypass => set_number(&packet_socket()?, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS),
+        SocketOption::VnetHeader => set_number(&packet_socket()?, libc::SOL_PACKET, PACKET_VNET_HDR),
         SocketOption::XdpMemory => set_number(&datagram, libc::SOL_XDP, libc::XDP_UMEM_REG),
         SocketOption::Long => {
             let mut name = b"lo".to_vec();

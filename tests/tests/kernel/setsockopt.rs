@@ -19,7 +19,11 @@ fn a_container_cannot_take_its_packets_past_the_packet_hooks() {
         scene.bridge_container("web").unwrap(),
         scene.host_container("web").unwrap(),
     ] {
-        for option in [SocketOption::QdiscBypass, SocketOption::XdpMemory] {
+        for option in [
+            SocketOption::QdiscBypass,
+            SocketOption::VnetHeader,
+            SocketOption::XdpMemory,
+        ] {
             let before = scene.audit().records().unwrap().len();
             assert_eq!(web.set_option(option).unwrap(), EPERM, "{option:?}");
             let record = scene.audit().next_after(before).unwrap();
