@@ -15,7 +15,7 @@ use crate::{
     handshakes::confirm,
     observed::is_news,
     origin::{Origin, is_kernels_own, mark_as_judged},
-    packet::{Framing, Glance, Network, Transport, takes_detour},
+    packet::{Framing, Glance, Network, Transport, Unseen, takes_detour},
     rules::{Protected, protected, settings},
     sender::{identity_of_packet, treatment_of_packet},
 };
@@ -44,17 +44,6 @@ pub(crate) enum Finding {
     Steer = 2,
     /// It is for the steer port of socket hooks: whose connection it claims to be of remains to be seen.
     Claim = 3,
-}
-
-/// What makes a packet worth a closer look.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Suspicion {
-    /// Its destination is not where it ends.
-    Detour,
-    /// Its source is protected: answers to it would go there.
-    Source,
-    /// Its destination is protected.
-    Destination,
 }
 
 /// What a layer's hook leaves to functions of its own; each gives the number of a [`Finding`].
@@ -109,8 +98,11 @@ impl Finding {
 /// are left to `closer`: global BPF functions (as in `sender`) of the layer's hook, each with a stack of its own.
 #[inline(always)]
 pub(crate) fn inspect(skb: *mut __sk_buff, layer: &Layer, closer: &CloserLook) -> Finding {
-    // Not IP: ARP and the like reach no service.
-    let is_suspicious = Glance::at(skb, layer.framing).is_some_and(|glance| suspicion(skb, layer, &glance).is_some());
+    let is_suspicious = match Glance::at(skb, layer.framing) {
+        Ok(glance) => is_suspicious(skb, layer, &glance),
+        Err(Unseen::NotLinear) => true,
+        Err(Unseen::NotIp) => false,
+    };
     if !is_suspicious {
         return Finding::Pass;
     }
@@ -120,18 +112,13 @@ pub(crate) fn inspect(skb: *mut __sk_buff, layer: &Layer, closer: &CloserLook) -
     }
 }
 
+/// Whether a packet is worth a closer look: its destination is not where it ends, or it is protected, or its source is,
+/// so that answers to it would go there.
 #[inline(always)]
-fn suspicion(skb: *mut __sk_buff, layer: &Layer, glance: &Glance) -> Option<Suspicion> {
-    if !glance.is_plain && !layer.passes_through && takes_detour(skb, layer.framing) {
-        return Some(Suspicion::Detour);
-    }
-    if protected(&glance.destination).is_some() {
-        return Some(Suspicion::Destination);
-    }
-    if layer.minds_sources() && protected(&glance.source).is_some() {
-        return Some(Suspicion::Source);
-    }
-    None
+fn is_suspicious(skb: *mut __sk_buff, layer: &Layer, glance: &Glance) -> bool {
+    (!glance.is_plain && !layer.passes_through && takes_detour(skb, layer.framing))
+        || protected(&glance.destination).is_some()
+        || (layer.minds_sources() && protected(&glance.source).is_some())
 }
 
 /// Decides about a suspicious packet and records what it refuses; gives the number of a [`Finding`].
@@ -152,7 +139,7 @@ fn find(skb: *mut __sk_buff, layer: &Layer) -> Finding {
         Judgment::Claim => Finding::Claim,
         Judgment::Record(outcome, reason, target) => {
             let wanted = (outcome, reason, target);
-            match record(skb, layer, (&network, &transport), wanted, settings) {
+            match record(skb, layer.hook, (&network, &transport), wanted, settings) {
                 Fate::GoesOn => Finding::Pass,
                 Fate::Ends => Finding::Drop,
             }
@@ -169,17 +156,23 @@ pub(crate) fn check_claim(skb: *mut __sk_buff, layer: &Layer) -> u32 {
     };
     let transport = Transport::load(skb, &network);
     let key = key(&network, &transport, settings.steer_port);
-    let Err(reason) = confirm(skb, &transport, &key, settings, layer.at_host) else {
-        return Finding::Pass as u32;
-    };
-    let refused = (Outcome::Dropped, reason, target::CREDENTIALS);
-    match record(skb, layer, (&network, &transport), refused, settings) {
-        Fate::GoesOn => Finding::Pass as u32,
-        Fate::Ends => Finding::Drop as u32,
+    match confirm(skb, &transport, &key, settings, layer.at_host) {
+        Ok(()) => Finding::Pass as u32,
+        Err(reason) => refuse_claim(skb, layer.hook, &network, &transport, reason) as u32,
     }
 }
 
-/// Looks at the packet as [`suspicion`] does, in the same order.
+/// On a stack of its own, as [`confirm`].
+#[inline(never)]
+fn refuse_claim(skb: *mut __sk_buff, hook: Hook, network: &Network, transport: &Transport, reason: Reason) -> Finding {
+    let refused = (Outcome::Dropped, reason, target::CREDENTIALS);
+    match settings().map(|settings| record(skb, hook, (network, transport), refused, settings)) {
+        Some(Fate::GoesOn) => Finding::Pass,
+        Some(Fate::Ends) | None => Finding::Drop,
+    }
+}
+
+/// Looks at the packet as [`is_suspicious`] does, in the same order.
 #[inline(always)]
 fn judge(skb: *mut __sk_buff, layer: &Layer, packet: (&Network, &Transport), settings: &Settings) -> Judgment {
     let (network, transport) = packet;
@@ -286,7 +279,7 @@ pub(crate) fn key(network: &Network, transport: &Transport, server_port: u16) ->
 #[inline(always)]
 pub(crate) fn record(
     skb: *mut __sk_buff,
-    layer: &Layer,
+    hook: Hook,
     (network, transport): (&Network, &Transport),
     (outcome, reason, target): (Outcome, Reason, u32),
     settings: &Settings,
@@ -296,7 +289,7 @@ pub(crate) fn record(
         return Fate::GoesOn;
     }
     emit(&Decision {
-        hook: layer.hook,
+        hook,
         outcome,
         observed,
         reason,

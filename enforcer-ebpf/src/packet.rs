@@ -91,6 +91,14 @@ pub(crate) struct Glance {
     pub(crate) is_plain: bool,
 }
 
+/// Why there is nothing to see at a glance.
+pub(crate) enum Unseen {
+    /// ARP and the like reach no service.
+    NotIp,
+    /// The header is not in the packet's linear part, or not there at all.
+    NotLinear,
+}
+
 /// The network layer of a packet.
 pub(crate) struct Network {
     pub(crate) source: Address,
@@ -134,11 +142,17 @@ fn load<T>(skb: *mut __sk_buff, offset: u32) -> Option<T> {
 /// Reads a `T` at an offset, directly where it lies in the packet's linear part.
 #[inline(always)]
 fn peek<T>(skb: *mut __sk_buff, offset: u32) -> Option<T> {
+    linear(skb, offset).or_else(|| load(skb, offset))
+}
+
+/// Reads a `T` at an offset; `None` if it does not lie in the packet's linear part.
+#[inline(always)]
+fn linear<T>(skb: *mut __sk_buff, offset: u32) -> Option<T> {
     // SAFETY: the program's context; the verifier makes packet pointers of these fields.
     let (data, end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
     let start = data + offset as usize;
     if start + size_of::<T>() > end {
-        return load(skb, offset);
+        return None;
     }
     // SAFETY: checked to lie inside the packet, as the verifier demands; it also refuses a read that the architecture
     // could not make at this alignment.
@@ -172,29 +186,41 @@ impl Framing {
         match self {
             // SAFETY: `skb` is the program's context.
             Self::Bare | Self::Received => unsafe { (*skb).protocol },
-            Self::Leaving => peek::<u16>(skb, ETHER_TYPE).unwrap_or(0).into(),
+            Self::Leaving => load::<u16>(skb, ETHER_TYPE).unwrap_or(0).into(),
+        }
+    }
+
+    /// As [`Self::ether_type`]; `None` where that does not lie in the packet's linear part.
+    #[inline(always)]
+    fn linear_ether_type(self, skb: *mut __sk_buff) -> Option<u32> {
+        match self {
+            Self::Bare | Self::Received => Some(self.ether_type(skb)),
+            Self::Leaving => linear::<u16>(skb, ETHER_TYPE).map(u32::from),
         }
     }
 
     /// Whether a frame has a VLAN tag that the kernel does not keep beside it: of a received one it has taken off the
-    /// first tag, and to one that leaves it adds its own later.
+    /// first tag, and to one that leaves it adds its own later. Where it cannot be seen, the frame is looked at more closely,
+    /// and with such a tag it is no packet.
     #[inline(always)]
     pub(crate) fn has_stacked_tags(self, skb: *mut __sk_buff) -> bool {
-        matches!(self.ether_type(skb), VLAN | SERVICE_VLAN)
+        matches!(self.linear_ether_type(skb), Some(VLAN | SERVICE_VLAN))
     }
 }
 
 // === impl Glance ===
 
 impl Glance {
-    /// Looks at a packet, `None` if it is not IP or is cut short.
+    /// Looks at a packet.
     #[inline(always)]
-    pub(crate) fn at(skb: *mut __sk_buff, framing: Framing) -> Option<Self> {
-        match framing.ether_type(skb) {
-            IPV4 => Some(Self::of_v4(&peek(skb, framing.network())?)),
-            IPV6 => Some(Self::of_v6(&peek(skb, framing.network())?)),
-            _ => None,
+    pub(crate) fn at(skb: *mut __sk_buff, framing: Framing) -> Result<Self, Unseen> {
+        match framing.linear_ether_type(skb) {
+            Some(IPV4) => linear(skb, framing.network()).map(|header| Self::of_v4(&header)),
+            Some(IPV6) => linear(skb, framing.network()).map(|header| Self::of_v6(&header)),
+            Some(_) => return Err(Unseen::NotIp),
+            None => None,
         }
+        .ok_or(Unseen::NotLinear)
     }
 
     #[inline(always)]

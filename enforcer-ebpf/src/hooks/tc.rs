@@ -79,12 +79,19 @@ pub(crate) fn enforcer_out(context: TcContext) -> i32 {
 /// Gives a reply of the enforcer to a connection that TC steered the port its client knows.
 #[inline(always)]
 fn restore_port(skb: *mut __sk_buff) -> i32 {
+    match settings() {
+        Some(settings) if source_v4(skb) == Some(settings.endpoint_address) => restore_port_of_reply(skb),
+        _ => TC_ACT_UNSPEC,
+    }
+}
+
+/// A global BPF function, as in `sender`, with a stack of its own.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn restore_port_of_reply(skb: *mut __sk_buff) -> i32 {
     let Some(settings) = settings() else {
         return TC_ACT_UNSPEC;
     };
-    if source_v4(skb) != Some(settings.endpoint_address) {
-        return TC_ACT_UNSPEC;
-    }
     let Some(network) = Network::load(skb, Framing::Received) else {
         return TC_ACT_UNSPEC;
     };
@@ -113,12 +120,12 @@ extern "C" fn steer(skb: *mut __sk_buff) -> i32 {
     let key = key(&network, &transport, settings.packet_steer_port);
     if let Err(reason) = admit(skb, &transport, &key, &identity_of_packet(skb)) {
         let refused = (Outcome::Dropped, reason, target::CREDENTIALS);
-        if record(skb, &INGRESS, packet, refused, settings) == Fate::Ends {
+        if record(skb, INGRESS.hook, packet, refused, settings) == Fate::Ends {
             return TC_ACT_SHOT;
         }
     } else if transport.is_syn() {
         let steered = (Outcome::Steered, Reason::CredentialEndpoint, target::CREDENTIALS);
-        if record(skb, &INGRESS, packet, steered, settings) == Fate::Ends {
+        if record(skb, INGRESS.hook, packet, steered, settings) == Fate::Ends {
             return TC_ACT_SHOT;
         }
     }
