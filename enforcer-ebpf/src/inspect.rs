@@ -124,7 +124,11 @@ fn is_suspicious(skb: *mut __sk_buff, layer: &Layer, glance: &Glance) -> bool {
 /// Decides about a suspicious packet and records what it refuses; gives the number of a [`Finding`].
 #[inline(always)]
 pub(crate) fn pursue(skb: *mut __sk_buff, layer: &Layer) -> u32 {
-    find(skb, layer) as u32
+    let finding = find(skb, layer);
+    if layer.at_host && matches!(finding, Finding::Pass) {
+        mark_as_judged(skb);
+    }
+    finding as u32
 }
 
 #[inline(always)]
@@ -244,11 +248,7 @@ fn judge_destination(
     if is_steered {
         return Judgment::Claim;
     }
-    let verdict = decide(protected.rule, &attempt, settings.endpoint_port);
-    if matches!(verdict, Verdict::Allow(_)) && layer.at_host {
-        mark_as_judged(skb);
-    }
-    match verdict {
+    match decide(protected.rule, &attempt, settings.endpoint_port) {
         // What came through another hook of ours is recorded there.
         Verdict::Allow(reason) if origin == layer.first_of => Judgment::Record(Outcome::Allowed, reason, target),
         Verdict::Pass | Verdict::Allow(_) => Judgment::Pass,
