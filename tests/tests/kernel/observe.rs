@@ -19,17 +19,19 @@ use enforcer_tests::{
 
 use crate::{EPERM, recorded};
 
-/// Records of the kernel side after some that are not asked for; there are two at least.
+/// Records of the kernel side about the task after some that are not asked for; there are two at least. What its kernel
+/// says by itself belongs to no task.
 fn records_since(scene: &Scene, before: usize) -> Vec<Record> {
-    scene
+    let is_later = |record: &Record, seq: u64| record.seq > seq && record.source == "kernel" && record.is_of("web");
+    let first = scene
         .audit()
-        .wait_for(|record| record.seq == before as u64 + 2)
+        .wait_for(|record| is_later(record, before as u64))
         .unwrap();
+    scene.audit().wait_for(|record| is_later(record, first.seq)).unwrap();
     let records = scene.audit().records().unwrap();
     records
         .into_iter()
-        .skip(before)
-        .filter(|record| record.source == "kernel")
+        .filter(|record| is_later(record, before as u64))
         .collect()
 }
 
