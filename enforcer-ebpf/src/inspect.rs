@@ -106,10 +106,11 @@ pub(crate) fn inspect(skb: *mut __sk_buff, layer: &Layer, closer: &CloserLook) -
     if !is_suspicious {
         return Finding::Pass;
     }
-    match Finding::from_raw((closer.pursue)(skb)) {
-        Finding::Claim => Finding::from_raw((closer.check_claim)(skb)),
-        finding => finding,
+    let finding = Finding::from_raw((closer.pursue)(skb));
+    if matches!(finding, Finding::Claim) {
+        return Finding::from_raw((closer.check_claim)(skb));
     }
+    finding
 }
 
 /// Whether a packet is worth a closer look: its destination is not where it ends, or it is protected, or its source is,

@@ -118,8 +118,8 @@ impl Whole {
         }
         writeln!(
             output,
-            "\n{:<18} {:<34} {:>8} {:>9} {:>12}  {}",
-            "hook", "attached to", "program", "age", "runs", "pin"
+            "\n{:<18} {:<34} {:>8} {:>9} {:>12}  pin",
+            "hook", "attached to", "program", "age", "runs"
         )?;
         for hook in &self.hooks {
             let place = match hook.attached_to {

@@ -39,7 +39,7 @@ use crate::{
     worker,
 };
 
-/// `PACKET_VNET_HDR` of linux/if_packet.h.
+/// `PACKET_VNET_HDR` of `linux/if_packet.h`.
 const PACKET_VNET_HDR: libc::c_int = 15;
 
 /// How long a connect or an answer may take, also on an emulated machine.
