@@ -24,7 +24,7 @@ each kernel line. Written by `cargo xtask test`, which runs all of it; the techn
 - `(0)`: nothing got through, and without the enforcer it does not either: the technique does not work there.
 - `–`: this kernel or this mode has no such thing.
 - nothing: it was not tried on this kernel line.
-- any other number: what got through.
+- **leak**: it gets through. `packet-bypass-32bit` does where the BPF LSM cannot be used and the device has no host side.
 ";
 
 /// What is known of the cells: by mode and technique, what was seen on which kernel line.

@@ -212,13 +212,14 @@ impl Cell {
         self.problem.is_none() && self.leaked == 0 && (self.recorded > 0 || !is_tried || !self.is_real)
     }
 
-    /// Number of leaks, in parentheses where nothing gets there even without the enforcer; a dash where the kernel or
-    /// the mode has no such thing.
-    fn symbol(&self) -> String {
+    /// A zero, in parentheses where nothing gets there even without the enforcer; a dash where the kernel or the mode has
+    /// no such thing. How many packets a leak lets through is chance.
+    const fn symbol(&self) -> &'static str {
         match (&self.outcome, self.is_real) {
-            (Outcome::Unavailable { .. }, _) if self.leaked == 0 => "–".to_owned(),
-            (_, false) if self.leaked == 0 => "(0)".to_owned(),
-            _ => self.leaked.to_string(),
+            _ if self.leaked > 0 => "**leak**",
+            (Outcome::Unavailable { .. }, _) => "–",
+            (_, false) => "(0)",
+            _ => "0",
         }
     }
 
