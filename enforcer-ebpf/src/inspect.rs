@@ -182,7 +182,9 @@ fn refuse_claim(skb: *mut __sk_buff, hook: Hook, network: &Network, transport: &
 fn judge(skb: *mut __sk_buff, layer: &Layer, packet: (&Network, &Transport), settings: &Settings) -> Judgment {
     let (network, transport) = packet;
     if !layer.passes_through && takes_detour(skb, layer.framing) {
-        return refuse_guarded(skb, packet, Reason::SourceRoute, target::NONE);
+        // A container's kernel answers on the way its sender chose.
+        let may_pass = layer.may_be_kernels() && is_kernels_own(skb, network, transport);
+        return refuse_guarded(skb, may_pass, Reason::SourceRoute, target::NONE);
     }
     if let Some(protected) = protected(&network.destination) {
         return match covered(protected.rule, packet, transport.destination_port) {
@@ -194,7 +196,8 @@ fn judge(skb: *mut __sk_buff, layer: &Layer, packet: (&Network, &Transport), set
         Some(protected)
             if layer.minds_sources() && covered(protected.rule, packet, transport.source_port).is_some() =>
         {
-            refuse_guarded(skb, packet, Reason::SpoofedSource, protected.rule.target)
+            let may_pass = is_kernels_own(skb, network, transport);
+            refuse_guarded(skb, may_pass, Reason::SpoofedSource, protected.rule.target)
         }
         _ => Judgment::Pass,
     }
@@ -208,15 +211,10 @@ fn covered(rule: &AddressRule, (network, transport): (&Network, &Transport), por
     rule.covers(network.protocol, port).then_some(port)
 }
 
-/// Host services may send what they like, and so may the kernel.
+/// Host services may send what they like, and so may the kernel where that `may_pass`.
 #[inline(always)]
-fn refuse_guarded(
-    skb: *mut __sk_buff,
-    (network, transport): (&Network, &Transport),
-    reason: Reason,
-    target: u32,
-) -> Judgment {
-    if matches!(treatment_of_packet(skb).class, CgroupClass::Host) || is_kernels_own(skb, network, transport) {
+fn refuse_guarded(skb: *mut __sk_buff, may_pass: bool, reason: Reason, target: u32) -> Judgment {
+    if may_pass || matches!(treatment_of_packet(skb).class, CgroupClass::Host) {
         return Judgment::Pass;
     }
     Judgment::Record(Outcome::Dropped, reason, target)
