@@ -8,9 +8,13 @@ mod run;
 mod selftest;
 mod status;
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
+use serde::Serialize;
 
 /// Keeps instance and task credentials from containers that do not own them.
 #[derive(Debug, Parser)]
@@ -41,6 +45,16 @@ enum Command {
     SelftestChild(selftest::SelftestChild),
 }
 
+/// How what is told is printed.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Format {
+    /// For people
+    #[default]
+    Text,
+    /// For programs
+    Json,
+}
+
 // === impl Cli ===
 
 impl Cli {
@@ -57,4 +71,10 @@ impl Cli {
             Command::SelftestChild(child) => child.execute(),
         }
     }
+}
+
+/// Prints for programs.
+fn print_json(output: &mut impl Write, what: &(impl Serialize + ?Sized)) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *output, what)?;
+    writeln!(output)
 }

@@ -5,8 +5,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::ValueEnum;
-
+use super::{Format, print_json};
 use crate::{
     app::preflight::{Finding, Problem, State, check, finding},
     config::load::{Flags, environment, load},
@@ -21,15 +20,6 @@ pub(super) struct Check {
     output: Format,
 }
 
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum Format {
-    /// For people
-    #[default]
-    Text,
-    /// For programs
-    Json,
-}
-
 // === impl Check ===
 
 impl Check {
@@ -38,10 +28,7 @@ impl Check {
         let mut stdout = io::stdout().lock();
         match self.output {
             Format::Text => print(&mut stdout, &findings)?,
-            Format::Json => {
-                serde_json::to_writer_pretty(&mut stdout, &findings)?;
-                writeln!(stdout)?;
-            }
+            Format::Json => print_json(&mut stdout, &findings)?,
         }
         let fine = findings.iter().all(|finding| finding.state < State::Fail);
         Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })

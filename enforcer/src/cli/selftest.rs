@@ -8,8 +8,8 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::ValueEnum;
 
+use super::{Format, print_json};
 use crate::{
     app::INTROSPECTION_PORT,
     bpf::{Mode, Pinned},
@@ -46,15 +46,6 @@ pub(super) struct SelftestChild {
     /// File of the network namespace to enter
     #[arg(long)]
     network: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum Format {
-    /// For people
-    #[default]
-    Text,
-    /// For programs
-    Json,
 }
 
 // === impl Selftest ===
@@ -116,10 +107,7 @@ impl Selftest {
         let mut stdout = io::stdout().lock();
         match self.output {
             Format::Text => report.print(&mut stdout)?,
-            Format::Json => {
-                serde_json::to_writer_pretty(&mut stdout, report)?;
-                writeln!(stdout)?;
-            }
+            Format::Json => print_json(&mut stdout, report)?,
         }
         Ok(())
     }
@@ -132,10 +120,7 @@ impl Selftest {
                     writeln!(stdout, "{:<22} {}", technique.name, technique.what)?;
                 }
             }
-            Format::Json => {
-                serde_json::to_writer_pretty(&mut stdout, TECHNIQUES)?;
-                writeln!(stdout)?;
-            }
+            Format::Json => print_json(&mut stdout, TECHNIQUES)?,
         }
         Ok(())
     }

@@ -7,9 +7,9 @@ use std::{
     process::ExitCode,
 };
 
-use clap::ValueEnum;
 use serde::Serialize;
 
+use super::{Format, print_json};
 use crate::{
     bpf::{self, AttachedTo, HookStatus, Kernel, Mode, Pinned},
     config::{
@@ -27,15 +27,6 @@ pub(super) struct Status {
     /// How to print it
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
-}
-
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum Format {
-    /// For people
-    #[default]
-    Text,
-    /// For programs
-    Json,
 }
 
 /// Everything there is to tell.
@@ -60,10 +51,7 @@ impl Status {
         let mut stdout = io::stdout().lock();
         match self.output {
             Format::Text => whole.print(&mut stdout)?,
-            Format::Json => {
-                serde_json::to_writer_pretty(&mut stdout, &whole)?;
-                writeln!(stdout)?;
-            }
+            Format::Json => print_json(&mut stdout, &whole)?,
         }
         Ok(if whole.healthy {
             ExitCode::SUCCESS
