@@ -27,7 +27,7 @@ use self::{
 };
 use crate::{
     audit::{self, Audit, AuditError, By, kernel::Feed},
-    bpf::{self, Bpf, BpfError, KernelLog},
+    bpf::{self, Bpf, BpfError, KernelLog, Prepared},
     config::{self, Config, load::Flags},
     control::{self, Answer, Command, ControlError, Peer},
     drain::{self, StillBusy, Trigger},
@@ -97,6 +97,8 @@ pub struct Launch {
     pub config: Config,
     /// Listening sockets there are already.
     pub offered: Offered,
+    /// The kernel side, if it is loaded already.
+    pub prepared: Option<Prepared>,
 }
 
 /// The service while it runs.
@@ -153,13 +155,18 @@ pub async fn run(launch: Launch) -> Result<(), AppError> {
 
 impl Running {
     async fn start(launch: Launch, audit: &Audit) -> Result<Self, AppError> {
-        let Launch { flags, config, offered } = launch;
+        let Launch {
+            flags,
+            config,
+            offered,
+            prepared,
+        } = launch;
         let cgroups = CgroupFs::find(config.cgroups.root.as_deref())?;
         let own_cgroup = preflight::own_cgroup(&cgroups)?;
         let bpf_config = kernel::bpf_config(&config, &cgroups, &own_cgroup);
         let rules = Arc::new(kernel::rules(&config, &own_cgroup));
         let access = Arc::new(access(&config, Arc::clone(&rules), &Earlier::None(cgroups.clone())));
-        let mut bpf = Bpf::load(&bpf_config)?;
+        let mut bpf = Bpf::load(&bpf_config, prepared)?;
         let (classes, class_control) = ClassWatch::start(cgroups.clone(), Arc::clone(&rules), bpf.take_classes()?)?;
         let (attributor, attributor_watch) = watch::channel(Arc::clone(&access.attributor));
         let (access, access_watch) = watch::channel(access);

@@ -8,7 +8,7 @@
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     str::FromStr,
 };
 
@@ -102,6 +102,14 @@ pub struct Bpf {
     pins: Pins,
 }
 
+/// The object in the kernel, attached to nothing: most of the work of a start, done while another enforcer still runs.
+#[derive(Debug)]
+pub struct Prepared {
+    ebpf: Ebpf,
+    /// IDs of the maps it shares with the running enforcer.
+    adopted: Option<Vec<u32>>,
+}
+
 // === impl Mode ===
 
 impl Mode {
@@ -131,10 +139,12 @@ impl FromStr for Mode {
 impl Bpf {
     /// Loads the object, or adopts the maps an earlier enforcer left, and fills settings and address table. Nothing is
     /// attached yet, see [`Bpf::attach`]; what an earlier enforcer left attached goes on meanwhile.
-    pub fn load(config: &Config) -> Result<Self, BpfError> {
+    pub fn load(config: &Config, prepared: Option<Prepared>) -> Result<Self, BpfError> {
         let pins = Pins::open(&config.pin_dir)?;
-        let types = load::kernel_types()?;
-        let mut ebpf = load::load(&pins.maps(), &types)?;
+        let mut ebpf = match prepared {
+            Some(prepared) if prepared.is_current(&pins.maps()) => prepared.ebpf,
+            _ => load::load(Some(&pins.maps()))?,
+        };
         let mut tables = Tables::try_new(&mut ebpf)?;
         // The settings are written last, so that a start killed before that carries over again.
         let are_new = tables.are_new()?;
@@ -143,7 +153,6 @@ impl Bpf {
             _ => None,
         };
         tables.write(config)?;
-        load::load_programs(&mut ebpf, &types)?;
         Ok(Self {
             ebpf,
             tables: Some(tables),
@@ -227,11 +236,28 @@ impl Bpf {
     }
 }
 
+// === impl Prepared ===
+
+impl Prepared {
+    /// Loads the object around the maps of the running enforcer; has maps of its own, and leaves none behind, if that one
+    /// has an older layout.
+    pub fn load(pin_dir: &Path) -> Result<Self, BpfError> {
+        pins::require_known_layout(pin_dir)?;
+        let maps = pins::maps(pin_dir);
+        let adopted = load::pinned(&maps);
+        let ebpf = load::load(adopted.as_ref().map(|_| maps.as_path()))?;
+        Ok(Self { ebpf, adopted })
+    }
+
+    /// Whether its maps are still those that are pinned.
+    fn is_current(&self, maps: &Path) -> bool {
+        self.adopted.is_some() && self.adopted == load::pinned(maps)
+    }
+}
+
 /// Whether this kernel takes the object: loads it without attaching or pinning anything.
 pub fn probe() -> Result<(), BpfError> {
-    let types = load::kernel_types()?;
-    let mut ebpf = load::load_unpinned(&types)?;
-    load::load_programs(&mut ebpf, &types)
+    load::load(None).map(drop)
 }
 
 fn carry_over(maps: PathBuf, ebpf: &mut Ebpf) -> Result<Older, BpfError> {

@@ -112,23 +112,23 @@ impl Topology {
             net.add_bridge("br0", BRIDGE_HARDWARE).await?;
             net.add_address("br0", BRIDGE_V4, 24).await?;
             net.add_address("br0", BRIDGE_V6, 64).await?;
-            net.add_veth("imds0", "eth0", &imds).await?;
+            net.add_veth("imds0", "host0", &imds).await?;
             net.set_hardware("imds0", IMDS_HOST_HARDWARE).await?;
             net.add_address("imds0", IMDS_HOST_V4, 24).await?;
             net.add_address("imds0", IMDS_HOST_V6, 64).await
         })?;
         configure(&imds, async |net| {
             net.up("lo").await?;
-            net.set_hardware("eth0", IMDS_HARDWARE).await?;
-            net.up("eth0").await?;
-            net.add_neighbor("eth0", IMDS_HOST_V4, IMDS_HOST_HARDWARE).await?;
-            net.add_neighbor("eth0", IMDS_HOST_V6, IMDS_HOST_HARDWARE).await?;
-            net.add_address("eth0", IMDS_LINK_V4, 24).await?;
-            net.add_address("eth0", IMDS_LINK_V6, 64).await?;
-            net.add_address("eth0", IMDS_V4, 32).await?;
-            net.add_address("eth0", IMDS_V6, 128).await?;
-            net.route_v4(ANY_V4, Some(IMDS_HOST_V4), "eth0").await?;
-            net.route_v6(ANY_V6, IMDS_HOST_V6, "eth0").await
+            net.set_hardware("host0", IMDS_HARDWARE).await?;
+            net.up("host0").await?;
+            net.add_neighbor("host0", IMDS_HOST_V4, IMDS_HOST_HARDWARE).await?;
+            net.add_neighbor("host0", IMDS_HOST_V6, IMDS_HOST_HARDWARE).await?;
+            net.add_address("host0", IMDS_LINK_V4, 24).await?;
+            net.add_address("host0", IMDS_LINK_V6, 64).await?;
+            net.add_address("host0", IMDS_V4, 32).await?;
+            net.add_address("host0", IMDS_V6, 128).await?;
+            net.route_v4(ANY_V4, Some(IMDS_HOST_V4), "host0").await?;
+            net.route_v6(ANY_V6, IMDS_HOST_V6, "host0").await
         })?;
         configure(&host, async |net| {
             net.add_neighbor("imds0", IMDS_LINK_V4, IMDS_HARDWARE).await?;
@@ -141,7 +141,7 @@ impl Topology {
             Ok(())
         })?;
         await_running(&host, "imds0")?;
-        await_running(&imds, "eth0")?;
+        await_running(&imds, "host0")?;
         Ok(Self {
             host,
             imds,

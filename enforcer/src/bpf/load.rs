@@ -4,6 +4,7 @@ use std::path::Path;
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
+    maps::MapInfo,
     programs::{
         CgroupSkb, CgroupSock, CgroupSockAddr, CgroupSockopt, LsmCgroup, Program, ProgramError, SchedClassifier,
         SockOps,
@@ -32,28 +33,30 @@ const PINNED_MAPS: [&str; 11] = [
     "COUNTERS",
 ];
 
-/// The kernel's own types. Reading them takes most of the time of a start, so it is done once.
-pub(super) fn kernel_types() -> Result<Btf, BpfError> {
-    Ok(Btf::from_sys_fs().map_err(aya::EbpfError::from)?)
-}
-
-/// Parses the object and creates its maps, or adopts those pinned in `maps`.
-pub(super) fn load(maps: &Path, types: &Btf) -> Result<Ebpf, BpfError> {
+/// Creates the object's maps, or adopts those pinned in `maps` and pins what is missing there, and loads every program
+/// into the kernel; one of an optional hook may fail.
+pub(super) fn load(maps: Option<&Path>) -> Result<Ebpf, BpfError> {
+    // Reading the kernel's own types takes most of the time of a start, so it is done once.
+    let types = Btf::from_sys_fs().map_err(aya::EbpfError::from)?;
     let mut loader = EbpfLoader::new();
-    loader.btf(Some(types));
-    for name in PINNED_MAPS {
-        loader.map_pin_path(name, maps.join(name));
+    loader.btf(Some(&types));
+    if let Some(maps) = maps {
+        for name in PINNED_MAPS {
+            loader.map_pin_path(name, maps.join(name));
+        }
     }
-    Ok(loader.load(OBJECT)?)
+    let mut ebpf = loader.load(OBJECT)?;
+    load_programs(&mut ebpf, &types)?;
+    Ok(ebpf)
 }
 
-/// As [`load`], with maps that vanish with the process.
-pub(super) fn load_unpinned(types: &Btf) -> Result<Ebpf, BpfError> {
-    Ok(EbpfLoader::new().btf(Some(types)).load(OBJECT)?)
+/// The IDs of the maps pinned in a directory, if it has them all.
+pub(super) fn pinned(maps: &Path) -> Option<Vec<u32>> {
+    let infos = PINNED_MAPS.iter().map(|name| MapInfo::from_pin(maps.join(name)));
+    infos.map(|info| Some(info.ok()?.id())).collect()
 }
 
-/// Loads every program of the object into the kernel; one of an optional hook may fail.
-pub(super) fn load_programs(ebpf: &mut Ebpf, types: &Btf) -> Result<(), BpfError> {
+fn load_programs(ebpf: &mut Ebpf, types: &Btf) -> Result<(), BpfError> {
     for (hook, kind) in hooks() {
         let program = ebpf.program_mut(hook).ok_or(BpfError::Missing { what: hook })?;
         let loaded = load_program(program, kind, types).map_err(|source| {

@@ -50,13 +50,7 @@ impl Pins {
             directory: directory.to_owned(),
             _lock: lock(directory)?,
         };
-        if let Some((found, _)) = pins.layouts()?.into_iter().find(|(layout, _)| *layout > ABI_VERSION) {
-            return Err(BpfError::NewerLayout {
-                path: directory.to_owned(),
-                found,
-                wanted: ABI_VERSION,
-            });
-        }
+        require_known_layout(directory)?;
         create(&pins.maps())?;
         create(&pins.links())?;
         Ok(pins)
@@ -86,7 +80,7 @@ impl Pins {
 
     /// Where the maps of the newest older layout are, if there is one that was ever in use.
     pub(super) fn older_maps(&self) -> Result<Option<PathBuf>, BpfError> {
-        let mut older = self.layouts()?;
+        let mut older = layouts(&self.directory)?;
         older.retain(|(layout, _)| *layout < ABI_VERSION);
         older.sort_by_key(|(layout, _)| std::cmp::Reverse(*layout));
         let mut maps = older.into_iter().map(|(_, directory)| maps_below(&directory));
@@ -96,7 +90,7 @@ impl Pins {
 
     /// Removes the maps of older layouts. Programs that still use them keep them.
     pub(super) fn remove_older_maps(&self) -> Result<(), BpfError> {
-        for (layout, directory) in self.layouts()? {
+        for (layout, directory) in layouts(&self.directory)? {
             if layout < ABI_VERSION {
                 tracing::info!(layout, "removing the maps of an older enforcer");
                 remove(&directory)?;
@@ -104,20 +98,32 @@ impl Pins {
         }
         Ok(())
     }
+}
 
-    /// Every layout that is pinned, with the directory to remove when it is not needed any more.
-    fn layouts(&self) -> Result<Vec<(u32, PathBuf)>, BpfError> {
-        let mut layouts = Vec::new();
-        for path in children(&self.directory)? {
-            let name = path.file_name().unwrap_or_default();
-            if name == UNVERSIONED_MAPS {
-                layouts.push((1, path));
-            } else if let Some(layout) = name.to_str().and_then(|name| name.parse().ok()) {
-                layouts.push((layout, path));
-            }
-        }
-        Ok(layouts)
+/// Refuses a directory that has maps of a newer layout.
+pub(super) fn require_known_layout(pin_dir: &Path) -> Result<(), BpfError> {
+    match layouts(pin_dir)?.into_iter().find(|(layout, _)| *layout > ABI_VERSION) {
+        Some((found, _)) => Err(BpfError::NewerLayout {
+            path: pin_dir.to_owned(),
+            found,
+            wanted: ABI_VERSION,
+        }),
+        None => Ok(()),
     }
+}
+
+/// Every layout that is pinned, with the directory to remove when it is not needed any more.
+fn layouts(pin_dir: &Path) -> Result<Vec<(u32, PathBuf)>, BpfError> {
+    let mut layouts = Vec::new();
+    for path in children(pin_dir)? {
+        let name = path.file_name().unwrap_or_default();
+        if name == UNVERSIONED_MAPS {
+            layouts.push((1, path));
+        } else if let Some(layout) = name.to_str().and_then(|name| name.parse().ok()) {
+            layouts.push((layout, path));
+        }
+    }
+    Ok(layouts)
 }
 
 /// Where the maps of this layout are.

@@ -12,7 +12,7 @@ use crate::{
         sockets::{Offered, inherited},
     },
     audit::check_output,
-    bpf,
+    bpf::Prepared,
     config::load::{Flags, environment, load},
     control,
     host::cgroupfs::CgroupFs,
@@ -39,16 +39,22 @@ impl Run {
             ..self.flags
         };
         let config = load(&flags, &environment)?;
-        let offered = if self.take_over {
-            // Once the other one has let go, nobody serves until this one does: whatever can fail fails before.
+        let (offered, prepared) = if self.take_over {
+            // Once the other one has let go, nobody serves until this one does: what takes long or can fail comes before.
             own_cgroup(&CgroupFs::find(config.cgroups.root.as_deref())?)?;
             check_output(&config.audit.output)?;
-            bpf::probe()?;
-            Offered::ByPredecessor(control::take_over(&config.control_socket)?)
+            let prepared = Prepared::load(&config.pin_dir)?;
+            let sockets = control::take_over(&config.control_socket)?;
+            (Offered::ByPredecessor(sockets), Some(prepared))
         } else {
-            Offered::ByManager(inherited())
+            (Offered::ByManager(inherited()), None)
         };
-        let launch = Launch { flags, config, offered };
+        let launch = Launch {
+            flags,
+            config,
+            offered,
+            prepared,
+        };
         let runtime = runtime::Builder::new_multi_thread()
             .enable_all()
             .build()

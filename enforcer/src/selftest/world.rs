@@ -27,6 +27,11 @@ const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x254
 const CLIENT_HARDWARE: [u8; 6] = [0x02, 0x53, 0x45, 0x4c, 0x46, 0x02];
 const SERVICE_HARDWARE: [u8; 6] = [0x02, 0x53, 0x45, 0x4c, 0x46, 0x03];
 
+/// The interfaces. Older kernels (6.12 is one) refuse a name that is taken where the lower device is, though it goes
+/// elsewhere.
+const NEAR: &str = "selftest-near";
+const FAR: &str = "selftest-far";
+
 /// The sysctls of the service's namespace: nothing is filtered there, and every way to name a station works.
 const PERMISSIVE: [(&str, &str); 7] = [
     ("ipv4/conf/all/accept_local", "1"),
@@ -146,27 +151,27 @@ impl World {
         match mode {
             Mode::Bridge => {
                 configure(&here, async |net| {
-                    net.add_veth((&link, &here), ("eth0", &client)).await?;
+                    net.add_veth((&link, &here), (NEAR, &client)).await?;
                     silence(&link);
-                    net.add_macvlan(&link, "eth0", &service, SERVICE_HARDWARE).await?;
+                    net.add_macvlan(&link, FAR, &service, SERVICE_HARDWARE).await?;
                     net.up(&link).await
                 })?;
-                configure(&client, async |net| net.set_hardware("eth0", CLIENT_HARDWARE).await)?;
+                configure(&client, async |net| net.set_hardware(NEAR, CLIENT_HARDWARE).await)?;
             }
             Mode::Device => {
                 configure(&service, async |net| {
-                    net.add_veth(("wire", &service), ("eth0", &service)).await?;
-                    net.add_macvlan("wire", "eth0", &client, CLIENT_HARDWARE).await?;
-                    net.set_hardware("eth0", SERVICE_HARDWARE).await?;
+                    net.add_veth(("wire", &service), (FAR, &service)).await?;
+                    net.add_macvlan("wire", NEAR, &client, CLIENT_HARDWARE).await?;
+                    net.set_hardware(FAR, SERVICE_HARDWARE).await?;
                     net.up("wire").await?;
-                    net.up("eth0").await
+                    net.up(FAR).await
                 })?;
             }
         }
         configure(&service, address_service)?;
         configure(&client, address_client)?;
-        for namespace in [&service, &client] {
-            configure(namespace, async |net| net.await_running("eth0").await)?;
+        for (namespace, interface) in [(&service, FAR), (&client, NEAR)] {
+            configure(namespace, async |net| net.await_running(interface).await)?;
         }
         let witness = Witness::start(&service, (METADATA, METADATA_V6), SERVICE)
             .map_err(|source| SelftestError::Witness { source })?;
@@ -180,7 +185,7 @@ impl World {
     /// What techniques are told.
     pub(super) fn ground(cgroups: &Cgroups, outside: &Path) -> Ground {
         Ground {
-            interface: "eth0".to_owned(),
+            interface: NEAR.to_owned(),
             next_hop: SERVICE_HARDWARE,
             own: CLIENT,
             own_v6: CLIENT_V6,
@@ -200,23 +205,23 @@ impl World {
 
 async fn address_service(net: &Net) -> Result<(), NetworkError> {
     net.up("lo").await?;
-    net.add_address("eth0", SERVICE, 24).await?;
-    net.add_address("eth0", SERVICE_V6, 64).await?;
-    net.add_address("eth0", METADATA, 32).await?;
-    net.add_address("eth0", METADATA_V6, 128).await?;
-    net.replace_neighbor("eth0", CLIENT, CLIENT_HARDWARE).await?;
-    net.replace_neighbor("eth0", CLIENT_V6, CLIENT_HARDWARE).await
+    net.add_address(FAR, SERVICE, 24).await?;
+    net.add_address(FAR, SERVICE_V6, 64).await?;
+    net.add_address(FAR, METADATA, 32).await?;
+    net.add_address(FAR, METADATA_V6, 128).await?;
+    net.replace_neighbor(FAR, CLIENT, CLIENT_HARDWARE).await?;
+    net.replace_neighbor(FAR, CLIENT_V6, CLIENT_HARDWARE).await
 }
 
 async fn address_client(net: &Net) -> Result<(), NetworkError> {
     net.up("lo").await?;
-    net.up("eth0").await?;
-    net.add_address("eth0", CLIENT, 24).await?;
-    net.add_address("eth0", CLIENT_V6, 64).await?;
-    net.replace_neighbor("eth0", SERVICE, SERVICE_HARDWARE).await?;
-    net.replace_neighbor("eth0", SERVICE_V6, SERVICE_HARDWARE).await?;
-    net.route_v4((Ipv4Addr::UNSPECIFIED, 0), Some(SERVICE), "eth0").await?;
-    net.route_v6((Ipv6Addr::UNSPECIFIED, 0), SERVICE_V6, "eth0").await
+    net.up(NEAR).await?;
+    net.add_address(NEAR, CLIENT, 24).await?;
+    net.add_address(NEAR, CLIENT_V6, 64).await?;
+    net.replace_neighbor(NEAR, SERVICE, SERVICE_HARDWARE).await?;
+    net.replace_neighbor(NEAR, SERVICE_V6, SERVICE_HARDWARE).await?;
+    net.route_v4((Ipv4Addr::UNSPECIFIED, 0), Some(SERVICE), NEAR).await?;
+    net.route_v6((Ipv6Addr::UNSPECIFIED, 0), SERVICE_V6, NEAR).await
 }
 
 fn relax(service: &Namespace) -> Result<(), SelftestError> {
