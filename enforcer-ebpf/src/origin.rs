@@ -75,22 +75,28 @@ pub(crate) fn is_forwarded(skb: *mut __sk_buff) -> bool {
     unsafe { (*skb).ingress_ifindex != 0 }
 }
 
-/// What `tc_index`, which the stack carries from a packet's ingress to its egress, is set to for what a protected
-/// destination may get.
+/// What the stack carries from a packet's ingress to its egress if it may go to a protected destination: a value of
+/// `tc_index`, and bits of `mark`. Either one can be forged. A filter of a container's own network namespace sets the
+/// first, but no mark gets out of that; a socket option sets marks in the host's namespace, but no `tc_index`.
 const JUDGED: u32 = 0xe4f0;
+const JUDGED_MARK: u32 = 0xe400_0000;
 
 /// Has a packet pass where it leaves the host: its sender was visible here, and may.
 #[inline(always)]
 pub(crate) fn mark_as_judged(skb: *mut __sk_buff) {
-    // SAFETY: the program's context; TC programs may write this field.
-    unsafe { (*skb).tc_index = JUDGED };
+    // SAFETY: the program's context; TC programs may write these fields.
+    unsafe {
+        (*skb).tc_index = JUDGED;
+        (*skb).mark |= JUDGED_MARK;
+    }
 }
 
 /// Whether a packet was let through where it came in.
 #[inline(always)]
 pub(crate) fn is_judged(skb: *mut __sk_buff) -> bool {
     // SAFETY: the program's context.
-    unsafe { (*skb).tc_index == JUDGED }
+    let (index, mark) = unsafe { ((*skb).tc_index, (*skb).mark) };
+    index == JUDGED && mark & JUDGED_MARK == JUDGED_MARK
 }
 
 /// Whether a packet came from one of the kernel's own sockets, which are in the root cgroup.

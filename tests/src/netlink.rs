@@ -24,6 +24,8 @@ use rtnetlink::{
 
 use crate::namespace::NetNs;
 
+mod traffic;
+
 /// A netlink connection to the namespace it was opened in.
 #[derive(Debug)]
 pub struct Netlink {

@@ -30,6 +30,7 @@ mod kernel {
     mod handover;
     mod lifecycle;
     mod observe;
+    mod redirect;
     mod reload;
     mod sendmsg;
     mod setsockopt;

@@ -24,15 +24,18 @@ const STATUS_MARKER: &str = "vm-init: tests ended with exit code ";
 
 /// What the kernel tests need of the kernel and Debian builds as modules: links, TC, the protocols a container might
 /// try, and the lists of sockets (`*_diag`).
-const MODULES: [&str; 17] = [
+const MODULES: [&str; 20] = [
     "veth",
     "bridge",
     "dummy",
     "macvlan",
     "ipvlan",
     "tun",
+    "ifb",
     "sch_ingress",
     "cls_bpf",
+    "cls_u32",
+    "act_mirred",
     "sctp",
     "dccp_ipv4",
     "dccp_ipv6",
