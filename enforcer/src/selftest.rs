@@ -124,6 +124,7 @@ pub fn run(installed: &Installed) -> Result<Report, SelftestError> {
             way: Some(&world),
             counters: &installed.pinned.counters,
         };
+        world.connect()?;
         bench.await_packet_hooks()?;
         report.modes.insert(name, bench.rows(|goal| !goal.is_at_endpoint())?);
     }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! change of a device or filter in a namespace ──> list the devices of that one, attach what lacks its hooks
-//!             then, and every 30 seconds anyway ──> list namespaces, and do so in all of them
+//!             then, and every 10 seconds anyway ──> list namespaces, and do so in all of them
 //! ```
 //!
 //! Looking at everything again cannot miss what a lost message or a race would hide. However many changes there are, at
@@ -32,8 +32,9 @@ use super::{
 };
 use crate::bpf::{Attachment, Bpf, Device, detach_interface};
 
-/// How often everything is looked at although nothing was told.
-const RESCAN: Duration = Duration::from_secs(30);
+/// How often everything is looked at although nothing was told: nothing tells of a process that comes to a network that is
+/// there already.
+const RESCAN: Duration = Duration::from_secs(10);
 
 /// The rest after a look, as a multiple of the time it took: nobody who makes and removes devices all the time gets more
 /// than a fifth of one CPU for each of the three paces.
@@ -186,7 +187,7 @@ impl Coverage {
                 Ok(Some(number)) => drop(numbered.insert(number, namespace.clone())),
                 Ok(None) => {}
                 Err(error) => {
-                    tracing::warn!(namespace = namespace.inode, %error, "changes are seen every 30 seconds only");
+                    tracing::warn!(namespace = namespace.inode, %error, "changes are seen every 10 seconds only");
                 }
             }
             self.cover_foreign(&namespace, &mut seen);

@@ -1,6 +1,8 @@
 //! The witness at the fake metadata service: counts every packet that wants to go there, whoever sent it.
 
 use std::{
+    cell::Cell,
+    collections::BTreeSet,
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddrV4},
     ops::Range,
@@ -25,8 +27,14 @@ use crate::sys::socket::set_option;
 const PACKET_IGNORE_OUTGOING: (libc::c_int, libc::c_int) = (263, 23);
 /// Port of the markers: an address nobody protects, a port nobody else uses.
 const MARKER_PORT: u16 = 7;
-/// How long a marker may take.
-const PATIENCE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+/// How long a marker may take until it is sent again, and how often it is: a flood before it fills the queues of the way.
+const PATIENCE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 200_000_000,
+};
+const TIMES: u32 = 25;
+/// Where a frame with a marker says which one it is.
+const MARKER: Range<usize> = ETHERNET_HEADER + 28..ETHERNET_HEADER + 36;
 /// Room for what arrives between two questions, in bytes.
 const BUFFER: usize = 8 << 20;
 const ETHERNET_HEADER: usize = 14;
@@ -38,6 +46,8 @@ pub(super) struct Witness {
     metadata: Ipv4Addr,
     metadata_v6: Vec<Ipv6Addr>,
     marker: Ipv4Addr,
+    /// How often something was counted.
+    rounds: Cell<u32>,
 }
 
 // === impl Witness ===
@@ -63,53 +73,53 @@ impl Witness {
             metadata,
             metadata_v6: metadata_v6.collect(),
             marker,
+            rounds: Cell::new(0),
         })
     }
 
     /// What has arrived since the last question. Each CPU of the sender's namespace sends a marker behind all that was
     /// sent before, and the count is over when all of them are here.
     pub(super) fn count(&self, sender: &Namespace) -> io::Result<u64> {
-        let mut expected = sender.run(|| self.send_markers())??;
-        let (mut packets, mut frame) = (0, [0_u8; 2048]);
-        while expected > 0 {
-            let mut watched = [PollFd::new(&self.socket, PollFlags::IN)];
-            if poll(&mut watched, Some(&PATIENCE))? == 0 {
-                return Err(io::Error::other(
-                    "packets to the fake metadata service get lost on the way",
-                ));
-            }
-            let (length, _) = recv(&self.socket, frame.as_mut_slice(), RecvFlags::DONTWAIT)?;
-            let frame = frame.get(..length).unwrap_or_default();
-            if self.is_marker(frame) {
-                expected -= 1;
-            } else {
-                packets += u64::from(self.is_hit(frame));
-            }
-        }
-        Ok(packets)
-    }
-
-    fn send_markers(&self) -> io::Result<u32> {
+        let round = self.rounds.get().wrapping_add(1);
+        self.rounds.set(round);
+        let to = SocketAddrV4::new(self.marker, MARKER_PORT);
         let all = sched_getaffinity(None)?;
-        let socket = udp(AddressFamily::INET)?;
-        let mut sent = 0;
-        for cpu in (0..CpuSet::MAX_CPU).filter(|cpu| all.is_set(*cpu)) {
-            let mut one = CpuSet::new();
-            one.set(cpu);
-            // The thread is thrown away, and its CPUs with it.
-            sched_setaffinity(None, &one)?;
-            let to = SocketAddrV4::new(self.marker, MARKER_PORT);
-            sendto(&socket, b"marker", SendFlags::empty(), &to)?;
-            sent += 1;
+        let cpus = (0..CpuSet::MAX_CPU).filter(|cpu| all.is_set(*cpu));
+        let mut missing: BTreeSet<u32> = cpus.filter_map(|cpu| u32::try_from(cpu).ok()).collect();
+        let (mut packets, mut frame) = (0, [0_u8; 2048]);
+        for _ in 0..TIMES {
+            sender.run(|| send_markers(to, round, &missing))??;
+            while !missing.is_empty() {
+                let mut watched = [PollFd::new(&self.socket, PollFlags::IN)];
+                if poll(&mut watched, Some(&PATIENCE))? == 0 {
+                    break;
+                }
+                let (length, _) = recv(&self.socket, frame.as_mut_slice(), RecvFlags::DONTWAIT)?;
+                let frame = frame.get(..length).unwrap_or_default();
+                match self.marker_of(frame) {
+                    Some((of, cpu)) if of == round => drop(missing.remove(&cpu)),
+                    Some(_earlier) => {}
+                    None => packets += u64::from(self.is_hit(frame)),
+                }
+            }
+            if missing.is_empty() {
+                return Ok(packets);
+            }
         }
-        Ok(sent)
+        Err(io::Error::other(
+            "packets to the fake metadata service get lost on the way",
+        ))
     }
 
-    fn is_marker(&self, frame: &[u8]) -> bool {
+    /// Round and CPU of a marker, if a frame has one.
+    fn marker_of(&self, frame: &[u8]) -> Option<(u32, u32)> {
         let port = frame.get(ETHERNET_HEADER + 22..ETHERNET_HEADER + 24);
-        kind(frame) == Some(IPV4)
+        let is_marker = kind(frame) == Some(IPV4)
             && frame.get(ETHERNET_HEADER + 16..ETHERNET_HEADER + 20) == Some(&self.marker.octets())
-            && port == Some(&MARKER_PORT.to_be_bytes())
+            && port == Some(&MARKER_PORT.to_be_bytes());
+        let (round, cpu) = frame.get(MARKER)?.split_first_chunk()?;
+        let (cpu, _) = cpu.split_first_chunk()?;
+        is_marker.then(|| (u32::from_be_bytes(*round), u32::from_be_bytes(*cpu)))
     }
 
     /// Whether a frame's packet is for the metadata service, at once or as a later station.
@@ -130,6 +140,19 @@ impl Witness {
             _ => false,
         }
     }
+}
+
+fn send_markers(to: SocketAddrV4, round: u32, cpus: &BTreeSet<u32>) -> io::Result<()> {
+    let socket = udp(AddressFamily::INET)?;
+    for cpu in cpus {
+        let mut one = CpuSet::new();
+        one.set(usize::try_from(*cpu).unwrap_or(CpuSet::MAX_CPU));
+        // The thread is thrown away, and its CPUs with it.
+        sched_setaffinity(None, &one)?;
+        let marker = [round.to_be_bytes(), cpu.to_be_bytes()].concat();
+        sendto(&socket, &marker, SendFlags::empty(), &to)?;
+    }
+    Ok(())
 }
 
 fn kind(frame: &[u8]) -> Option<u16> {

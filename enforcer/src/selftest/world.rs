@@ -68,7 +68,7 @@ pub(super) struct World {
     pub(super) client: Namespace,
     pub(super) witness: Witness,
     /// Lives as long as the world; the witness looks into it.
-    _service: Namespace,
+    service: Namespace,
 }
 
 // === impl Cgroups ===
@@ -169,17 +169,23 @@ impl World {
             }
         }
         configure(&service, address_service)?;
-        configure(&client, address_client)?;
-        for (namespace, interface) in [(&service, FAR), (&client, NEAR)] {
-            configure(namespace, async |net| net.await_running(interface).await)?;
-        }
         let witness = Witness::start(&service, (METADATA, METADATA_V6), SERVICE)
             .map_err(|source| SelftestError::Witness { source })?;
         Ok(Self {
             client,
             witness,
-            _service: service,
+            service,
         })
+    }
+
+    /// Brings the client's interface up. As in a container, processes are there before: a running enforcer looks for them
+    /// when it is told of a device.
+    pub(super) fn connect(&self) -> Result<(), SelftestError> {
+        configure(&self.client, address_client)?;
+        for (namespace, interface) in [(&self.service, FAR), (&self.client, NEAR)] {
+            configure(namespace, async |net| net.await_running(interface).await)?;
+        }
+        Ok(())
     }
 
     /// What techniques are told.

@@ -73,7 +73,7 @@ pub(crate) fn check_some(
     let tried = techniques.into_iter().zip(real);
     cells.extend(tried.map(|(technique, is_real)| trial.try_it(&technique, is_real)));
     for cell in &cells {
-        cell.print(mode);
+        cell.print(mode, gap.explains(mode, &cell.technique));
     }
     let problems: Vec<_> = cells
         .iter()
@@ -213,23 +213,24 @@ impl Cell {
     }
 
     /// A zero, in parentheses where nothing gets there even without the enforcer; a dash where the kernel or the mode has
-    /// no such thing. How many packets a leak lets through is chance.
-    const fn symbol(&self) -> &'static str {
+    /// no such thing. How many packets a leak lets through is chance, and so may be whether it did this time.
+    const fn symbol(&self, is_gap: bool) -> &'static str {
         match (&self.outcome, self.is_real) {
             _ if self.leaked > 0 => "**leak**",
             (Outcome::Unavailable { .. }, _) => "–",
+            _ if is_gap => "**leak**",
             (_, false) => "(0)",
             _ => "0",
         }
     }
 
     /// Tests' own output is captured; this line is for whoever runs them.
-    fn print(&self, mode: &str) {
+    fn print(&self, mode: &str, is_gap: bool) {
         writeln!(
             stdout(),
             "{MARKER}\t{mode}\t{}\t{}\t{}",
             self.technique,
-            self.symbol(),
+            self.symbol(is_gap),
             match &self.outcome {
                 Outcome::Tried { errno } => format!("errno {errno:?}, {} records", self.recorded),
                 Outcome::Unavailable { why } => why.clone(),
