@@ -26,6 +26,14 @@ pub fn mount() -> Result<PathBuf> {
         .context("no cgroup v2 hierarchy is mounted; mount one: mount -t cgroup2 none /sys/fs/cgroup")
 }
 
+/// Absolute path of the cgroup a process is in.
+pub fn of_process(pid: u32) -> Result<PathBuf> {
+    let file = format!("/proc/{pid}/cgroup");
+    let text = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/"));
+    Ok(mount()?.join(path.with_context(|| format!("{file} names no cgroup: {text}"))?))
+}
+
 /// Makes a cgroup and its ancestors.
 pub fn create(path: &Path) -> Result<()> {
     fs::create_dir_all(path).with_context(|| format!("cannot create cgroup {}", path.display()))

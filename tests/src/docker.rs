@@ -9,8 +9,6 @@ use std::{
     ffi::OsStr,
     fs,
     io::{BufRead, BufReader},
-    net::Ipv4Addr,
-    ops::{Deref, DerefMut},
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -21,7 +19,10 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::{actor::Actor, keeper::Keeper, scene::Scene, topology::write_sysctl};
 
+mod container;
 pub mod engine;
+
+pub use container::{Container, Link};
 
 /// Where the engine looks for programs: which iptables it uses is chosen there.
 const PROGRAMS: &str = "/run/engine";
@@ -50,13 +51,6 @@ pub struct Docker {
     /// The cgroup of each task in the hierarchy.
     tasks: BTreeMap<String, PathBuf>,
     containers: Cell<u32>,
-}
-
-/// A container whose process is an actor. It ends when this is dropped.
-#[derive(Debug)]
-pub struct Container {
-    actor: Actor,
-    name: String,
 }
 
 // === impl Iptables ===
@@ -119,9 +113,12 @@ impl Docker {
         Ok(docker)
     }
 
-    /// Makes a user-defined bridge network.
-    pub fn network_create(&self, name: &str) -> Result<()> {
-        self.call(["network", "create", name]).map(drop)
+    /// Makes a user-defined bridge network, with options of `docker network create`, and returns the bridge's name.
+    pub fn network_create(&self, name: &str, options: &[&str]) -> Result<String> {
+        let arguments = ["network", "create", name].into_iter().chain(options.iter().copied());
+        let id = self.call(arguments)?;
+        let beginning = id.get(..12).with_context(|| format!("{id} is no network"))?;
+        Ok(format!("br-{beginning}"))
     }
 
     /// Runs a container of a task in a network (`bridge`, `host`, `none`, `container:<name>` or one that was created),
@@ -142,20 +139,9 @@ impl Docker {
             .arg(format!("{}:/lab:ro", Keeper::program("lab").display()))
             .args(options)
             .args([IMAGE, "/lab", "actor"]);
-        let actor = Actor::from_command(command)?.at(self.address(&name)?);
-        Ok(Container { actor, name })
-    }
-
-    /// The container's address in the networks of its own; a container without any sends from nowhere.
-    fn address(&self, name: &str) -> Result<Ipv4Addr> {
-        let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
-        let text = self.call(["inspect", "--format", format, name])?;
-        match text.trim() {
-            "" => Ok(Ipv4Addr::UNSPECIFIED),
-            address => address
-                .parse()
-                .with_context(|| format!("{name} has no address but {address}")),
-        }
+        let actor = Actor::from_command(command)?;
+        let said = self.call(["inspect", "--format", "{{json .}}", &name])?;
+        Container::inspected(actor, name, &said)
     }
 
     fn import_image(&self, scene: &Scene) -> Result<()> {
@@ -224,28 +210,4 @@ fn run(command: &mut Command) -> Result<String> {
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-// === impl Container ===
-
-impl Container {
-    /// The container's name; `container:<name>` is its network.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-}
-
-impl Deref for Container {
-    type Target = Actor;
-
-    fn deref(&self) -> &Actor {
-        &self.actor
-    }
-}
-
-impl DerefMut for Container {
-    fn deref_mut(&mut self) -> &mut Actor {
-        &mut self.actor
-    }
 }

@@ -408,7 +408,8 @@ impl Scene {
         bail!("the lab's own way to the metadata service loses everything")
     }
 
-    fn start<T>(&self, cgroup: &Path, network: &NetNs, address: Ipv4Addr, start: impl Start<T>) -> Result<T> {
+    /// Starts something in any cgroup and network namespace.
+    pub fn start<T>(&self, cgroup: &Path, network: &NetNs, address: Ipv4Addr, start: impl Start<T>) -> Result<T> {
         let place = Place {
             cgroup: cgroup.to_owned(),
             network: network.path(),

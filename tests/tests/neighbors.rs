@@ -14,8 +14,20 @@ use nix::errno::Errno;
 
 /// The directory beside this file.
 mod neighbors {
+    mod bridges;
     mod docker;
     mod iptables;
+}
+
+/// The cells of the matrix, which the engine's networks have as well.
+#[path = "matrix"]
+mod matrix {
+    pub(super) mod cell;
+    mod fence;
+    mod gap;
+    pub(super) mod spot;
+    mod status;
+    mod together;
 }
 
 /// What a refused system call gives.

@@ -2,7 +2,6 @@
 
 use std::io::{Write, stdout};
 
-use anyhow::Result;
 use enforcer_tests::{
     attacker::{Goal, Outcome, Technique, techniques},
     audit::Record,
@@ -12,7 +11,7 @@ use enforcer_tests::{
 use super::{
     fence::{FENCE, Fence},
     gap::Gap,
-    mode::{ATTACKER, Spot, VICTIM},
+    spot::{ATTACKER, Spot, VICTIM},
     status::Counters,
     together,
 };
@@ -41,22 +40,20 @@ pub(crate) struct Cell {
     pub(crate) problem: Option<String>,
 }
 
-/// Tries everything from one place, prints the cells and judges them.
-pub(crate) fn check(mode: &str, scene: Builder, settle: impl FnOnce(&Scene) -> Result<Spot>) {
-    check_some(mode, scene, settle, |technique| technique != "agent-ports");
+/// A scene with everybody whom attempts need, without an enforcer yet.
+pub(crate) fn prepare(scene: Builder) -> Scene {
+    scene.task(ATTACKER).task(VICTIM).task(FENCE).prepare().unwrap()
 }
 
-/// The same for some techniques.
-pub(crate) fn check_some(
-    mode: &str,
-    scene: Builder,
-    settle: impl FnOnce(&Scene) -> Result<Spot>,
-    is_wanted: impl Fn(&str) -> bool,
-) {
-    let scene = scene.task(ATTACKER).task(VICTIM).task(FENCE).prepare().unwrap();
-    let spot = settle(&scene).unwrap();
+/// Whether a technique can be tried in every scene: only an ECS agent has ports of its own.
+pub(crate) fn needs_no_agent(technique: &str) -> bool {
+    technique != "agent-ports"
+}
+
+/// Tries what is wanted from one place, without the enforcer and with it, prints the cells and judges them.
+pub(crate) fn check(mode: &str, scene: &mut Scene, spot: Spot, is_wanted: impl Fn(&str) -> bool) {
     let mut trial = Trial {
-        fence: Fence::start(&scene),
+        fence: Fence::start(scene),
         scene,
         spot,
     };
@@ -64,9 +61,9 @@ pub(crate) fn check_some(
     techniques.retain(|technique| is_wanted(&technique.name));
     let real: Vec<_> = techniques.iter().map(|one| trial.works_unhindered(one)).collect();
     let old = together::Established::open(&mut trial);
-    await_silence(&mut trial.scene);
+    await_silence(trial.scene);
     trial.scene.enforcer().start().unwrap();
-    let gap = Gap::look(&mut trial.scene);
+    let gap = Gap::look(trial.scene);
     let mut cells = old.cells(&mut trial);
     cells.push(together::claimed(&mut trial));
     cells.retain(|cell| is_wanted(&cell.technique));
@@ -101,15 +98,15 @@ fn await_silence(scene: &mut Scene) {
 }
 
 /// A scene with everybody in place.
-pub(crate) struct Trial {
-    pub(crate) scene: Scene,
+pub(crate) struct Trial<'a> {
+    pub(crate) scene: &'a mut Scene,
     pub(crate) spot: Spot,
     fence: Fence,
 }
 
 // === impl Trial ===
 
-impl Trial {
+impl Trial<'_> {
     /// How many packets have arrived at the metadata service.
     pub(crate) fn arrived(&mut self) -> u64 {
         self.scene.imds_hits().unwrap().packets
@@ -140,7 +137,7 @@ impl Trial {
         let recorded = self.recorded(|trial| {
             let before = trial.arrived();
             let counted = match technique.goal {
-                Goal::Outage { .. } => Some(Counters::read(&mut trial.scene)),
+                Goal::Outage { .. } => Some(Counters::read(trial.scene)),
                 Goal::Metadata | Goal::Credentials | Goal::Silence { .. } => None,
             };
             outcome = trial.spot.attempt(&technique.name);
@@ -154,7 +151,7 @@ impl Trial {
             if matches!(outcome, Outcome::Unavailable { .. }) {
                 return 0;
             }
-            problem = counted.and_then(|counted| counted.differ(&Counters::read(&mut trial.scene), attempts));
+            problem = counted.and_then(|counted| counted.differ(&Counters::read(trial.scene), attempts));
             attempts
         });
         if is_served && !self.is_owner_served() {
@@ -175,10 +172,10 @@ impl Trial {
 
     /// How many refusals are recorded of what is done, which tells how many there must be at least.
     pub(crate) fn recorded(&mut self, attempt: impl FnOnce(&mut Self) -> u64) -> u64 {
-        let first = self.fence.raise(&self.scene);
+        let first = self.fence.raise(self.scene);
         let expected = attempt(self);
-        let last = self.fence.raise(&self.scene);
-        refusals(&self.scene, (first, last), expected)
+        let last = self.fence.raise(self.scene);
+        refusals(self.scene, (first, last), expected)
     }
 }
 

@@ -1,42 +1,15 @@
-//! The network modes: where the attacker sits, and what it knows of its place.
+//! The network modes that need nothing but a kernel: where the attacker sits, and what it knows of its place.
 
-use std::{
-    net::{Ipv4Addr, Ipv6Addr},
-    path::Path,
-};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::Result;
 use enforcer_tests::{
     actor::Actor,
-    attacker::{Attacker, Endpoint, Ground, Outcome},
-    enter::Place,
     scene::Scene,
-    topology::{
-        AGENT, BRIDGE_HARDWARE, BRIDGE_V4, BRIDGE_V6, DIRECT_HARDWARE, ENDPOINT, IMDS_V4, IMDS_V6, PACKET_STEER,
-        SECOND_HARDWARE, STEER, isolated,
-    },
+    topology::{AGENT, DIRECT_HARDWARE, SECOND_HARDWARE, isolated},
 };
 
-/// An attacker in its place.
-pub(crate) struct Spot {
-    pub(crate) attacker: Attacker,
-    /// A process beside it that keeps to the rules.
-    pub(crate) owner: Actor,
-    pub(crate) ground: Ground,
-}
-
-// === impl Spot ===
-
-impl Spot {
-    /// Has an attempt made.
-    pub(crate) fn attempt(&mut self, technique: &str) -> Outcome {
-        self.attacker.attempt(technique, &self.ground).unwrap()
-    }
-}
-
-/// The task the attacker belongs to, and the one whose credentials it is after.
-pub(crate) const ATTACKER: &str = "web";
-pub(crate) const VICTIM: &str = "batch";
+use super::spot::{ATTACKER, Spot, VICTIM, spot, start};
 
 pub(crate) fn bridge(scene: &Scene) -> Result<Spot> {
     spot(scene, scene.in_bridge_container(ATTACKER, start)?)
@@ -108,44 +81,4 @@ pub(crate) fn second_interface(scene: &Scene) -> Result<Spot> {
     spot.ground.next_hop = SECOND_HARDWARE;
     spot.ground.own_v6 = near_v6;
     Ok(spot)
-}
-
-/// Both processes of a spot are in the same container.
-fn start(lab: &Path, place: &Place, address: Ipv4Addr) -> Result<(Attacker, Actor)> {
-    Ok((
-        Attacker::start(lab, place, address)?,
-        Actor::start(lab, place, address)?,
-    ))
-}
-
-/// What is the same in most modes: the bridge's.
-fn spot(scene: &Scene, (attacker, owner): (Attacker, Actor)) -> Result<Spot> {
-    let [.., last] = attacker.address().octets();
-    let ground = Ground {
-        interface: "eth0".to_owned(),
-        next_hop: BRIDGE_HARDWARE,
-        own: attacker.address(),
-        own_v6: Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, last.into()),
-        metadata: IMDS_V4,
-        metadata_v6: IMDS_V6,
-        bystander: BRIDGE_V4,
-        bystander_v6: BRIDGE_V6,
-        in_host_network: false,
-        endpoint: Some(Endpoint {
-            address: ENDPOINT,
-            source: attacker.address(),
-            steer_ports: [STEER.port(), PACKET_STEER.port()],
-            agent_ports: Vec::new(),
-            foreign: scene.task(VICTIM)?.path(),
-        }),
-        cgroup: attacker.cgroup().to_owned(),
-        sibling: scene.new_container(VICTIM)?,
-        outside: scene.trusted(),
-        host_network: Some(scene.topology().host.path()),
-    };
-    Ok(Spot {
-        attacker,
-        owner,
-        ground,
-    })
 }

@@ -12,7 +12,7 @@ use enforcer_tests::{
 
 use super::{
     cell::{Cell, DONE, Trial},
-    mode::{ATTACKER, VICTIM},
+    spot::{ATTACKER, VICTIM},
 };
 
 /// Source port of connections two sides claim.

@@ -56,8 +56,8 @@ fn on_the_default_bridge_there_are_only_ones_own_credentials() {
 #[test]
 fn on_user_defined_networks_there_are_only_ones_own_credentials() {
     let (mut scene, docker) = scene();
-    docker.network_create("shop").unwrap();
-    docker.network_create("office").unwrap();
+    docker.network_create("shop", &[]).unwrap();
+    docker.network_create("office", &[]).unwrap();
     let mut web = docker.run("web", "shop", &[]).unwrap();
     let mut batch = docker.run("batch", "office", &[]).unwrap();
     for (container, task) in [(&mut web, "web"), (&mut batch, "batch")] {
@@ -139,7 +139,7 @@ fn an_engine_with_the_old_iptables_works_beside_the_enforcer() {
     // Each network adds rules; a table of them is replaced by one system call with all of it.
     let docker = Docker::start(&scene, Iptables::Legacy).unwrap();
     for number in 0..8 {
-        docker.network_create(&format!("network{number}")).unwrap();
+        docker.network_create(&format!("network{number}"), &[]).unwrap();
     }
     let mut web = docker.run("web", "network7", &["--publish", "8080:80"]).unwrap();
     assert_eq!(web.connect(IMDS).unwrap(), EPERM);
