@@ -19,11 +19,13 @@ const HEAD: &str = "# The bypass matrix
 
 What reaches the instance metadata service, or somebody else's credentials, by each known technique, in each network mode, on
 each kernel line. Written by `cargo xtask test`, which runs all of it; the techniques are those of `enforcer selftest --list`.
+`bridge` is a Linux bridge; Docker's, its default one and a user-defined one, are those of a real engine with its firewall rules,
+and the attempts are made where a container of it is, with all capabilities.
 
 - `0`: nothing got through. Without the enforcer the same attempt does, in the same place.
 - `(0)`: nothing got through, and without the enforcer it does not either: the technique does not work there.
 - `–`: this kernel or this mode has no such thing.
-- nothing: it was not tried on this kernel line.
+- nothing: it was not tried on this kernel line. Docker's bridges are tried on the host's only: the virtual machines have no engine.
 - **leak**: it gets through. `packet-bypass-32bit` does where the BPF LSM cannot be used and the device has no host side.
 ";
 
@@ -140,8 +142,8 @@ impl Matrix {
 
     fn render(&self) -> String {
         let mut text = HEAD.to_owned();
+        let lines: BTreeSet<_> = self.lines().collect();
         for (mode, techniques) in &self.cells {
-            let lines: BTreeSet<_> = techniques.values().flat_map(BTreeMap::keys).collect();
             let heads = lines.iter().map(|line| line.name()).collect::<Vec<_>>().join(" | ");
             let rules = "---|".repeat(lines.len());
             text.extend([
@@ -224,6 +226,19 @@ mod tests {
         let ours = written([("6.1.0", "0"), ("6.18.0", "4")]);
         assert!(agree(&ours, &written([("6.1.0", "0"), ("6.14.0", "1")])));
         assert!(!agree(&ours, &written([("6.1.0", "1"), ("6.14.0", "1")])));
+    }
+
+    #[test]
+    fn a_mode_that_was_not_tried_on_a_kernel_has_an_empty_column_beside_its_kind() {
+        let mut matrix = Matrix::default();
+        for mode in ["bridge", "container"] {
+            matrix.read("6.1.0", &format!("matrix-cell\t{mode}\ttcp\t0"));
+        }
+        matrix.read("6.18.0", "matrix-cell\tbridge, Docker's default\ttcp\t0");
+        let text = matrix.render();
+        let docker = "## bridge, Docker's default\n\n| technique | 6.1 | 6.18 |\n|---|---|---|\n| tcp |  | 0 |\n\n## container\n";
+        assert!(text.contains(docker), "{text}");
+        assert_eq!(Matrix::parse(&text), matrix);
     }
 
     #[test]
