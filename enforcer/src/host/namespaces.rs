@@ -47,12 +47,11 @@ pub struct Namespace {
 impl Namespace {
     /// The namespace of this process.
     pub fn own() -> Result<Self, HostError> {
-        let path = PathBuf::from("/proc/self/ns/net");
-        let inode = inode_of(&path).map_err(|source| HostError::Namespace {
-            path: path.clone(),
-            source,
-        })?;
-        Ok(Self { inode, path })
+        let (path, file) = own_file()?;
+        Ok(Self {
+            inode: file.ino(),
+            path,
+        })
     }
 
     /// Runs a function inside, on a thread of its own; `None` if the namespace is gone meanwhile.
@@ -151,22 +150,33 @@ fn numbered(opened: &File, number: Option<i32>) -> NsidMessage {
     message
 }
 
-/// The network namespaces, other than this process's, that processes below `root` are in or that have a name.
+/// The network namespaces, other than this process's, that processes below `root` are in or that have a name. Where names
+/// are kept there may be other files: a name is made before its namespace is put there, and left behind when that is gone.
 pub fn foreign(cgroups: &CgroupFs, root: &Path) -> Result<Vec<Namespace>, HostError> {
-    let own = Namespace::own()?.inode;
+    let (_, own) = own_file()?;
     let root = cgroups.relative(root).unwrap_or_else(|| PathBuf::from("/"));
     let mut found = BTreeMap::new();
     for path in named().chain(processes(&root)?) {
-        if let Ok(inode) = inode_of(&path)
-            && inode != own
+        if let Ok(file) = fs::metadata(&path)
+            && file.dev() == own.dev()
+            && file.ino() != own.ino()
         {
-            found.entry(inode).or_insert(path);
+            found.entry(file.ino()).or_insert(path);
         }
     }
     Ok(found
         .into_iter()
         .map(|(inode, path)| Namespace { inode, path })
         .collect())
+}
+
+/// The file of this process's namespace. All namespaces are files of one file system.
+fn own_file() -> Result<(PathBuf, fs::Metadata), HostError> {
+    let path = PathBuf::from("/proc/self/ns/net");
+    match fs::metadata(&path) {
+        Ok(file) => Ok((path, file)),
+        Err(source) => Err(HostError::Namespace { path, source }),
+    }
 }
 
 fn named() -> impl Iterator<Item = PathBuf> {
@@ -189,11 +199,6 @@ fn processes(root: &Path) -> Result<impl Iterator<Item = PathBuf>, HostError> {
         let tasks = tasks.into_iter().flatten().flatten().take(MAX_THREADS);
         tasks.map(|task| task.path().join("ns/net"))
     }))
-}
-
-/// The inode number of a namespace's file.
-fn inode_of(path: &Path) -> io::Result<u64> {
-    fs::metadata(path).map(|metadata| metadata.ino())
 }
 
 fn is_gone(error: &io::Error) -> bool {

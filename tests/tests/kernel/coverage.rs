@@ -126,6 +126,17 @@ fn a_device_where_only_a_thread_is_has_its_hook_and_so_has_one_that_is_moved_the
 }
 
 #[test]
+fn a_name_that_no_namespace_is_behind_is_passed_over() {
+    let mut scene = Scene::builder().prepare().unwrap();
+    let names = scene.path("/run/netns");
+    fs::create_dir(&names).unwrap();
+    fs::write(names.join("left-behind"), "").unwrap();
+    scene.enforcer().start().unwrap();
+    let log = scene.enforcer().log();
+    assert!(!log.contains("left-behind"), "{log}");
+}
+
+#[test]
 fn nothing_stays_pinned_for_a_device_that_is_gone() {
     let mut scene = crate::scene();
     let mut web = scene.bridge_container("web").unwrap();
