@@ -21,8 +21,11 @@ use crate::{
     sys::sockaddr::SharedAddress,
 };
 
-/// How often it is tried.
+/// How often it is tried at least.
 const ROUNDS: u32 = 2_000;
+/// In how many of the rounds the protected address is there at the beginning, at least: on a busy machine the other
+/// thread may not run during many of them.
+const PROTECTED: u32 = 32;
 
 pub(super) fn connect(ground: &Ground) -> io::Result<()> {
     raced(ground, |address| {
@@ -59,11 +62,14 @@ fn raced(ground: &Ground, attempt: impl Fn(&SharedAddress) -> io::Result<()>) ->
             }
         });
         let mut outcome = Ok(());
-        for round in 0..ROUNDS {
+        let (mut rounds, mut protected) = (0_u32, 0);
+        while rounds < ROUNDS || protected < PROTECTED {
             // On a single CPU the other thread hardly ever comes in between.
-            if round % 16 == 0 {
+            if rounds.is_multiple_of(16) {
                 thread::yield_now();
             }
+            rounds += 1;
+            protected += u32::from(address.get() == Some(in_memory(ground.metadata)));
             if let Err(error) = attempt(&address)
                 && error.raw_os_error() == Some(libc::EPERM)
             {
