@@ -152,6 +152,10 @@ impl Bpf {
             Some(maps) if are_new => Some(carry_over(maps, &mut ebpf)?),
             _ => None,
         };
+        if !are_new && tables.differ_from(config)? {
+            // Of the earlier configuration, whose numbers may come to stand for other groups. They come back with the classes.
+            maps::forget_exceptions(&mut ebpf)?;
+        }
         tables.write(config)?;
         Ok(Self {
             ebpf,

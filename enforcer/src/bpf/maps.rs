@@ -144,6 +144,28 @@ impl Classes {
     }
 }
 
+/// Takes every exception away and leaves the classes otherwise as they are.
+pub(super) fn forget_exceptions(ebpf: &mut Ebpf) -> Result<(), BpfError> {
+    let map = ebpf.map_mut("CLASSES").ok_or(BpfError::Missing { what: "CLASSES" })?;
+    let mut map: HashMap<&mut MapData, u64, u32> = HashMap::try_from(map).map_err(map_error("open", "CLASSES"))?;
+    let present: Vec<(u64, u32)> = map
+        .iter()
+        .collect::<Result<_, _>>()
+        .map_err(map_error("list", "CLASSES"))?;
+    for (cgroup, raw) in present {
+        let treatment = Treatment::from_raw(raw);
+        if treatment.exceptions != 0 {
+            let without = Treatment {
+                exceptions: 0,
+                ..treatment
+            };
+            map.insert(cgroup, without.to_raw(), 0)
+                .map_err(map_error("write", "CLASSES"))?;
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, BpfError> {
     ebpf.take_map(name).ok_or(BpfError::Missing { what: name })
 }

@@ -58,6 +58,12 @@ impl Tables {
         Ok(settings.abi_version == 0)
     }
 
+    /// Whether the address table says something else than the configuration.
+    pub(super) fn differ_from(&self, config: &Config) -> Result<bool, BpfError> {
+        let rules = self.addresses.iter().collect::<Result<StdHashMap<_, _>, _>>();
+        Ok(rules.map_err(map_error("list", "ADDRESSES"))? != config.rules())
+    }
+
     /// Makes the kernel side do what the configuration says. A destination that is protected before and after is so all the
     /// time.
     pub fn write(&mut self, config: &Config) -> Result<(), BpfError> {

@@ -182,6 +182,37 @@ fn what_the_ring_loses_while_nobody_reads_is_told_by_the_next_start() {
 }
 
 #[test]
+fn an_exception_reaches_no_other_group_while_a_start_numbers_them_anew() {
+    let mut scene = scene();
+    // Groups are numbered by name: what is in one group stays in it, the other changes places with it.
+    let text = scene.configuration().unwrap();
+    let text = text.replace("name = \"web\"", "name = \"web\"\nallow = [\"mine\"]");
+    let with_other = |name: &str| {
+        format!("{text}\n[protect.mine]\naddresses = [\"127.8.8.8\"]\n[protect.{name}]\naddresses = [\"127.9.9.9\"]\n")
+    };
+    let mut web = scene.host_container("web").unwrap();
+    scene.configure(|_| with_other("zebra")).unwrap();
+    scene.enforcer().restart().unwrap();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|threads| {
+        let client = threads.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                assert_eq!(web.connect(([127, 9, 9, 9], 80).into()).unwrap(), EPERM);
+            }
+            web.connect(([127, 8, 8, 8], 80).into()).unwrap()
+        });
+        let outcome = ["ant", "zebra", "ant", "zebra"].map(|name| {
+            scene.configure(|_| with_other(name))?;
+            scene.enforcer().kill()?;
+            scene.enforcer().start()
+        });
+        is_over.store(true, Ordering::Relaxed);
+        outcome.into_iter().collect::<Result<(), _>>().unwrap();
+        assert_eq!(client.join().unwrap(), NOBODY_THERE);
+    });
+}
+
+#[test]
 fn detach_of_other_pins_touches_nothing() {
     let mut scene = scene();
     let mut web = scene.bridge_container("web").unwrap();
