@@ -122,6 +122,9 @@ pub struct Prefix {
     pub bit: u64,
 }
 
+/// Number of entries in the address table.
+pub const MAX_RULES: u32 = 256;
+
 /// Number of 64-bit words in the prefix filter.
 pub const PREFIX_WORDS: u32 = 2 * (1 << 16) / u64::BITS;
 

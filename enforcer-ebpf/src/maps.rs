@@ -9,7 +9,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use enforcer_common::{
-    address::{Address, AddressRule, PREFIX_WORDS},
+    address::{Address, AddressRule, MAX_RULES, PREFIX_WORDS},
     counter::Counter,
     event::Event,
     handshake::{Handshake, HandshakeKey},
@@ -23,7 +23,7 @@ pub(crate) static SETTINGS: Array<Settings, 1> = Array::new();
 
 /// The address table: canonical destination to rule. Written by the controller; a controller that finds it full stops.
 #[btf_map]
-pub(crate) static ADDRESSES: HashMap<Address, AddressRule, 256> = HashMap::new();
+pub(crate) static ADDRESSES: HashMap<Address, AddressRule, { MAX_RULES as usize }> = HashMap::new();
 
 /// The prefix filter in front of the address table: a bit per first 16 bits of an address. Written by the controller, a
 /// bit before its rule.

@@ -110,6 +110,14 @@ pub enum InvalidConfig {
         /// How many there may be.
         most: usize,
     },
+    /// The kernel side has room for so many addresses.
+    #[error("protect: {found} addresses in all groups together, at most {most} are possible")]
+    TooManyAddresses {
+        /// How many there are.
+        found: usize,
+        /// How many there may be.
+        most: usize,
+    },
     /// An exception for a group that does not exist.
     #[error("{key}: no group of destinations is called {group:?}{hint}")]
     UnknownGroup {

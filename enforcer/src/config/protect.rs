@@ -6,7 +6,7 @@ use std::{
 };
 
 use enforcer_common::{
-    address::{Address, protocols},
+    address::{Address, MAX_RULES, protocols},
     cgroup::MAX_GROUPS,
 };
 
@@ -55,6 +55,10 @@ const BUILT_IN: [BuiltIn; 4] = [
         protocols: &[],
     },
 ];
+
+/// How many addresses all groups may have together. A change has the old and the new ones in the kernel's table at once,
+/// and some room there is the endpoint's and the agent's.
+const MAX_ADDRESSES: usize = MAX_RULES as usize / 2 - 8;
 
 /// How many ports of a group the kernel side has room for.
 const MAX_PORTS: usize = 4;
@@ -154,6 +158,12 @@ pub(super) fn groups(mut written: BTreeMap<String, raw::Group>, endpoint: Ipv4Ad
             }
         }
         groups.push(group);
+    }
+    if owners.len() > MAX_ADDRESSES {
+        return Err(InvalidConfig::TooManyAddresses {
+            found: owners.len(),
+            most: MAX_ADDRESSES,
+        });
     }
     Ok(Groups(groups))
 }

@@ -332,6 +332,13 @@ fn groups_that_do_not_go_together_are_refused() {
             "protect.x.addresses: 2002:a9fe:a9fe:: is in protect.imds too",
         ),
         (
+            format!(
+                "[protect.x]\naddresses = {:?}",
+                (1..=113).map(|n| format!("10.0.0.{n}")).collect::<Vec<_>>()
+            ),
+            "protect: 121 addresses in all groups together, at most 120 are possible",
+        ),
+        (
             "[protect.imsd]\nports = [80]".to_owned(),
             "protect.imsd: it has no addresses",
         ),
