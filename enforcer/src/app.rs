@@ -3,6 +3,7 @@
 //! Stopping has an order: stop accepting and finish requests until the deadline, then read the last kernel events, then
 //! cut off what is left, then flush the audit trail. What is pinned stays, so enforcement goes on.
 
+mod commanders;
 mod controller;
 mod kernel;
 pub mod preflight;
@@ -26,6 +27,7 @@ use self::{
     sockets::{Offered, Sockets},
 };
 use crate::{
+    attribution::Attributor,
     audit::{self, Audit, AuditError, By, kernel::Feed},
     bpf::{self, Bpf, BpfError, KernelLog, Prepared},
     config::{self, Config, load::Flags},
@@ -171,12 +173,7 @@ impl Running {
         let (attributor, attributor_watch) = watch::channel(Arc::clone(&access.attributor));
         let (access, access_watch) = watch::channel(access);
         let gate = Gate::new(bpf.take_accepted()?, access_watch.clone());
-        let mut feed = Feed {
-            ring: bpf.take_events()?,
-            counters: bpf.take_counters()?,
-            attributor: attributor_watch,
-            recorder: audit.recorder(),
-        };
+        let mut feed = feed(&mut bpf, attributor_watch.clone(), audit)?;
         let log = bpf.take_log()?;
         let tables = bpf.take_tables()?;
         // Blocking comes before listening: if somebody holds our ports, metadata is blocked all the same.
@@ -214,7 +211,9 @@ impl Running {
             supervisor.spawn("credential endpoint", infallible(serve));
         }
         let (sender, requests) = mpsc::channel(1);
-        supervisor.spawn("control socket", infallible(control.run(sender, serving_watcher)));
+        let admit = commanders::admit(cgroups.clone(), attributor_watch);
+        let control = control.run(admit, sender, serving_watcher);
+        supervisor.spawn("control socket", infallible(control));
         let controller = Controller {
             flags,
             config,
@@ -251,10 +250,6 @@ impl Running {
                     Wanted::Reload => drop(self.reload(By::Signal("SIGHUP")).await),
                 },
                 Some(request) = self.requests.recv() => {
-                    if let Err(refused) = self.controller.check_commander(request.by) {
-                        drop(request.reply.send((Answer::Error(refused.to_string()), Vec::new())));
-                        continue;
-                    }
                     if request.command == Command::Handover {
                         info!(pid = request.by.pid, "stopping; another enforcer takes over");
                         return Ok(Ending::Handover(request));
@@ -337,6 +332,16 @@ impl Running {
             }
         }
     }
+}
+
+/// What the kernel side tells, on its way to the audit trail.
+fn feed(bpf: &mut Bpf, attributor: watch::Receiver<Arc<Attributor>>, audit: &Audit) -> Result<Feed, BpfError> {
+    Ok(Feed {
+        ring: bpf.take_events()?,
+        counters: bpf.take_counters()?,
+        attributor,
+        recorder: audit.recorder(),
+    })
 }
 
 /// Says what is guarded and where it listens.

@@ -4,6 +4,7 @@
 //! `{"command":"reload"}` with `{"ok":{…}}` or `{"error":"…"}`.
 
 mod client;
+mod process;
 pub mod report;
 mod server;
 
@@ -15,6 +16,7 @@ use tokio::sync::oneshot;
 
 pub use self::{
     client::{ask, take_over},
+    process::Process,
     server::Server,
 };
 use crate::bpf::Mode;

@@ -10,7 +10,7 @@ use tokio::{
     sync::watch,
     task::{JoinError, spawn_blocking},
 };
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use super::kernel;
 use crate::{
@@ -21,10 +21,7 @@ use crate::{
         Config,
         load::{ConfigError, Flags, environment, load},
     },
-    control::{
-        Peer,
-        report::{Report, TaskReport},
-    },
+    control::report::{Report, TaskReport},
     endpoint::Access,
     host::{HostError, cgroupfs::CgroupFs, classes::ClassControl, treatment::Rules},
     policy::Ownership,
@@ -52,15 +49,6 @@ pub(super) enum ReloadError {
     /// The cgroup tree.
     #[error("not all of the configuration holds: {0}; reload again, or restart the enforcer")]
     Host(#[from] HostError),
-}
-
-/// Who is guarded does not command.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "refused: the cgroup {cgroup} is guarded; use a trusted one, as that of a system service or a login, or list yours in cgroups.host"
-)]
-pub(super) struct NotTrusted {
-    cgroup: PathBuf,
 }
 
 /// Owns what can change.
@@ -152,22 +140,6 @@ impl Controller {
         }
         self.record("mode", by, outcome.as_ref().err());
         outcome
-    }
-
-    /// Whether a process may command. Root in a container that has the control socket may not: the processes of guarded
-    /// cgroups are what is guarded against. One whose cgroup cannot be told is taken for guarded.
-    pub(super) fn check_commander(&self, by: Peer) -> Result<(), NotTrusted> {
-        let cgroup = by.pid.and_then(|pid| self.cgroups.of_process(pid).ok());
-        match cgroup {
-            Some(cgroup) if self.attributor.borrow().trusts(&cgroup) => Ok(()),
-            cgroup => {
-                let refused = NotTrusted {
-                    cgroup: cgroup.unwrap_or_else(|| "unknown".into()),
-                };
-                warn!(pid = by.pid, %refused, "refused a command");
-                Err(refused)
-            }
-        }
     }
 
     /// Records a change, or that it failed.

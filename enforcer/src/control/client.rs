@@ -54,7 +54,11 @@ fn exchange<T>(
     stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
     let mut line = serde_json::to_vec(&command).map_err(|error| failed(error.into()))?;
     line.push(b'\n');
-    stream.write_all(&line).map_err(failed)?;
+    match stream.write_all(&line) {
+        // It has closed already, and said why.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        written => written.map_err(failed)?,
+    }
     let (line, rest) = answer(stream).map_err(failed)?;
     match serde_json::from_str(&line).map_err(|error| failed(error.into()))? {
         Answer::Ok(told) => Ok((told, rest)),

@@ -1,6 +1,7 @@
 //! The control socket's owner: takes commands from root, one line each, and passes them on.
 
 use std::{
+    fmt::Display,
     fs, io,
     io::IoSlice,
     mem::MaybeUninit,
@@ -9,6 +10,7 @@ use std::{
         unix::fs::{DirBuilderExt, PermissionsExt},
     },
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
@@ -25,7 +27,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{Answer, Command, ControlError, Peer, Request};
+use super::{Answer, Command, ControlError, Peer, Process, Request};
 use crate::drain::Watcher;
 
 /// How many may talk to the enforcer at once; others wait.
@@ -73,8 +75,14 @@ impl Server {
         Ok(Self { listener })
     }
 
-    /// Passes commands on until the drain. Whoever waits for an answer then still gets it.
-    pub async fn run(self, requests: mpsc::Sender<Request>, mut drain: Watcher) {
+    /// Passes commands of whoever `admit` does not refuse on until the drain. Whoever waits for an answer then still gets it.
+    pub async fn run<E: Display + 'static>(
+        self,
+        admit: impl Fn(&Process) -> Result<(), E> + Send + Sync + 'static,
+        requests: mpsc::Sender<Request>,
+        mut drain: Watcher,
+    ) {
+        let admit = Arc::new(admit);
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
@@ -82,7 +90,10 @@ impl Server {
                 () = drain.signaled() => break,
                 Some(ended) = connections.join_next() => log_end(ended),
                 accepted = self.listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
-                    Ok((stream, _)) => drop(connections.spawn(serve(stream, requests.clone(), drain.clone()))),
+                    Ok((stream, _)) => {
+                        let admit = Arc::clone(&admit);
+                        connections.spawn(serve(stream, admit, requests.clone(), drain.clone()));
+                    }
                     Err(error) => {
                         warn!(%error, "cannot accept a control connection");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -106,7 +117,12 @@ fn log_end(ended: Result<io::Result<()>, tokio::task::JoinError>) {
     }
 }
 
-async fn serve(stream: UnixStream, requests: mpsc::Sender<Request>, mut drain: Watcher) -> io::Result<()> {
+async fn serve<E: Display>(
+    stream: UnixStream,
+    admit: Arc<impl Fn(&Process) -> Result<(), E>>,
+    requests: mpsc::Sender<Request>,
+    mut drain: Watcher,
+) -> io::Result<()> {
     let peer = stream.peer_cred()?;
     let by = Peer {
         uid: peer.uid(),
@@ -122,7 +138,13 @@ async fn serve(stream: UnixStream, requests: mpsc::Sender<Request>, mut drain: W
         );
         return Ok(());
     }
+    let process = Process::of(&stream)
+        .inspect_err(|error| warn!(pid = by.pid, %error, "refused a control connection of a process that is gone"))?;
     let mut stream = BufReader::new(stream);
+    // At once, so that who is refused keeps nobody out, and again at each command: the process may have ended or moved.
+    if let Some(refusal) = refuse(&*admit, &process, by) {
+        return answer(&mut stream, &refusal, &[]).await;
+    }
     loop {
         let line = tokio::select! {
             line = timeout(PATIENCE, read_line(&mut stream)) => line??,
@@ -131,14 +153,28 @@ async fn serve(stream: UnixStream, requests: mpsc::Sender<Request>, mut drain: W
         if line.is_empty() {
             return Ok(());
         }
-        let (answer, descriptors) = match serde_json::from_str::<Command>(&line) {
+        if let Some(refusal) = refuse(&*admit, &process, by) {
+            return answer(&mut stream, &refusal, &[]).await;
+        }
+        let (told, descriptors) = match serde_json::from_str::<Command>(&line) {
             Ok(command) => ask(&requests, command, by).await,
             Err(error) => (Answer::Error(format!("not a command: {error}")), Vec::new()),
         };
-        let mut bytes = serde_json::to_vec(&answer)?;
-        bytes.push(b'\n');
-        timeout(PATIENCE, write(stream.get_mut(), &bytes, &descriptors)).await??;
+        answer(&mut stream, &told, &descriptors).await?;
     }
+}
+
+/// What one hears that may not command.
+fn refuse<E: Display>(admit: impl Fn(&Process) -> Result<(), E>, process: &Process, by: Peer) -> Option<Answer> {
+    let refused = admit(process).err()?;
+    warn!(pid = by.pid, %refused, "refused a command");
+    Some(Answer::Error(refused.to_string()))
+}
+
+async fn answer(stream: &mut BufReader<UnixStream>, answer: &Answer, descriptors: &[OwnedFd]) -> io::Result<()> {
+    let mut bytes = serde_json::to_vec(answer)?;
+    bytes.push(b'\n');
+    timeout(PATIENCE, write(stream.get_mut(), &bytes, descriptors)).await?
 }
 
 /// One line; empty at the end. A longer one than any command ends the connection.

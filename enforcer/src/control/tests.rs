@@ -8,6 +8,10 @@ use std::{
         unix::{fs::PermissionsExt, net::UnixStream},
     },
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -32,13 +36,21 @@ struct Running {
 
 /// Answers every command with what `answer` says.
 fn serve(answer: impl Fn(&Request) -> (Answer, Vec<OwnedFd>) + Send + 'static) -> Running {
+    serve_if(|| Ok(()), answer)
+}
+
+/// The same for whoever is admitted.
+fn serve_if(
+    admit: impl Fn() -> Result<(), &'static str> + Send + Sync + 'static,
+    answer: impl Fn(&Request) -> (Answer, Vec<OwnedFd>) + Send + 'static,
+) -> Running {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("run/control.sock");
     let server = Server::bind(&path).unwrap();
     let (trigger, watcher) = drain::channel();
     let (sender, mut requests) = mpsc::channel::<Request>(1);
     let mut tasks = JoinSet::new();
-    tasks.spawn(server.run(sender, watcher));
+    tasks.spawn(server.run(move |_: &_| admit(), sender, watcher));
     tasks.spawn(async move {
         while let Some(request) = requests.recv().await {
             let answer = answer(&request);
@@ -94,6 +106,43 @@ async fn a_refusal_is_an_error_in_the_controllers_words() {
     let running = serve(|_| (Answer::Error("not today".to_owned()), Vec::new()));
     let error = asked(&running.path, Command::Reload).await.unwrap_err();
     assert_eq!(error.to_string(), "not today");
+}
+
+#[tokio::test]
+async fn who_is_not_admitted_hears_why_at_once_and_keeps_nobody_out() {
+    let is_admitted = Arc::new(AtomicBool::new(false));
+    let admitted = Arc::clone(&is_admitted);
+    let running = serve_if(
+        move || admitted.load(Ordering::Relaxed).then_some(()).ok_or("not you"),
+        |_| (Answer::Ok(json!({})), Vec::new()),
+    );
+    let error = asked(&running.path, Command::Status).await.unwrap_err();
+    assert_eq!(error.to_string(), "not you");
+    let path = running.path.clone();
+    let told = move || {
+        // More than are served at once, all of them open and silent.
+        let refused: Vec<_> = (0..100).map(|_| UnixStream::connect(&path).unwrap()).collect();
+        let mut last = String::new();
+        refused.last().unwrap().read_to_string(&mut last).unwrap();
+        is_admitted.store(true, Ordering::Relaxed);
+        (last, ask(&path, Command::Status))
+    };
+    let (last, admitted) = spawn_blocking(told).await.unwrap();
+    assert_eq!(last, "{\"error\":\"not you\"}\n");
+    assert_eq!(admitted.unwrap(), json!({}));
+}
+
+#[tokio::test]
+async fn who_is_not_admitted_any_more_commands_no_more() {
+    let times = AtomicU32::new(0);
+    let admit = move || {
+        (times.fetch_add(1, Ordering::Relaxed) < 2)
+            .then_some(())
+            .ok_or("not you any more")
+    };
+    let running = serve_if(admit, |_| (Answer::Ok(json!({})), Vec::new()));
+    let both = sent(&running.path, b"{\"command\":\"status\"}\n{\"command\":\"reload\"}\n").await;
+    assert_eq!(both, "{\"ok\":{}}\n{\"error\":\"not you any more\"}\n");
 }
 
 #[tokio::test]

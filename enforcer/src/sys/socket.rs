@@ -3,11 +3,14 @@
 use std::{
     io,
     net::UdpSocket,
-    os::fd::{AsRawFd as _, BorrowedFd},
+    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
 };
 
 /// `SO_NETNS_COOKIE` of asm-generic/socket.h.
 const SO_NETNS_COOKIE: libc::c_int = 71;
+
+/// `SO_PEERPIDFD` of asm-generic/socket.h.
+const SO_PEERPIDFD: libc::c_int = 77;
 
 /// Cookie of the calling thread's network namespace. Linux 5.14.
 #[expect(unsafe_code, reason = "this option has no safe wrapper")]
@@ -72,6 +75,15 @@ pub(crate) fn get_option(
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// The process that made a Unix connection. Linux 6.5.
+#[expect(unsafe_code, reason = "this option has no safe wrapper")]
+pub(crate) fn peer_process(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mut handle = [0; size_of::<libc::c_int>()];
+    get_option(socket, (libc::SOL_SOCKET, SO_PEERPIDFD), &mut handle)?;
+    // SAFETY: the kernel made this descriptor for this call, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(libc::c_int::from_ne_bytes(handle)) })
 }
 
 /// Receives the beginning of a netlink message without waiting; returns the number of the network namespace that it is
