@@ -1,13 +1,13 @@
 //! Where records go.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, Metadata, OpenOptions},
     io::{self, Write},
     os::{
         fd::AsFd,
-        unix::fs::{FileExt, OpenOptionsExt},
+        unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use rustix::fs::{Access, OFlags, access, fcntl_getfl, fcntl_setfl};
@@ -15,11 +15,17 @@ use rustix::fs::{Access, OFlags, access, fcntl_getfl, fcntl_setfl};
 use super::AuditError;
 use crate::config::AuditOutput;
 
-/// A file that records are appended to.
+/// The file that has a path, whichever that is: one that is renamed or removed, to rotate it, is left after the line that is
+/// being written.
 struct Appended {
+    path: PathBuf,
     file: File,
+    /// Device and inode.
+    identity: (u64, u64),
     /// Whether it ends within a line: somebody was killed while writing it.
     torn: bool,
+    /// Whether it ends within a line of ours, which goes on with the next write.
+    unfinished: bool,
 }
 
 /// Opens the output. Neither kind has a buffer of its own: what it took, the kernel has.
@@ -31,9 +37,8 @@ pub(super) fn open(output: &AuditOutput) -> Result<Box<dyn Write + Send>, AuditE
             Ok(Box::new(File::from(stdout)))
         }
         AuditOutput::File(path) => {
-            let file = append(path, true).map_err(failed(path))?;
-            let torn = is_torn(path).map_err(failed(path))?;
-            Ok(Box::new(Appended { file, torn }))
+            let file = Appended::open(path.clone()).map_err(failed(path))?;
+            Ok(Box::new(file))
         }
     }
 }
@@ -86,16 +91,45 @@ fn is_torn(path: &Path) -> io::Result<bool> {
     Ok(last != *b"\n")
 }
 
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
 // === impl Appended ===
+
+impl Appended {
+    fn open(path: PathBuf) -> io::Result<Self> {
+        let file = append(&path, true)?;
+        Ok(Self {
+            identity: identity(&file.metadata()?),
+            torn: is_torn(&path)?,
+            unfinished: false,
+            path,
+            file,
+        })
+    }
+
+    fn has_its_path(&self) -> bool {
+        let there = self.path.metadata();
+        there.is_ok_and(|there| identity(&there) == self.identity)
+    }
+}
 
 impl Write for Appended {
     /// Ends a torn line first, so that it does not swallow a record.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !self.unfinished && !self.has_its_path() {
+            *self = Self::open(self.path.clone())?;
+        }
         if self.torn {
             self.file.write_all(b"\n")?;
             self.torn = false;
         }
-        self.file.write(bytes)
+        let written = self.file.write(bytes)?;
+        if let Some(last) = bytes.get(..written).and_then(<[u8]>::last) {
+            self.unfinished = *last != b'\n';
+        }
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {

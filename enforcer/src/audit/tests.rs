@@ -270,6 +270,24 @@ async fn a_full_disk_is_accounted_for() {
     assert_eq!((totals.emitted, totals.delivered, totals.dropped), (100, 0, 100));
 }
 
+#[test]
+fn a_file_that_is_rotated_away_is_left_after_the_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, rotated) = (directory.path().join("audit"), directory.path().join("audit.1"));
+    let mut output = sink::open(&AuditOutput::File(path.clone())).unwrap();
+    output.write_all(b"one\ntw").unwrap();
+    fs::rename(&path, &rotated).unwrap();
+    output.write_all(b"o\n").unwrap();
+    output.write_all(b"three\n").unwrap();
+    assert_eq!(fs::read_to_string(&rotated).unwrap(), "one\ntwo\n");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "three\n");
+    fs::remove_dir_all(directory.path()).unwrap();
+    output.write_all(b"four\n").unwrap_err();
+    fs::create_dir(directory.path()).unwrap();
+    output.write_all(b"four\n").unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "four\n");
+}
+
 #[tokio::test]
 async fn a_torn_line_does_not_swallow_the_next_record() {
     let directory = tempfile::tempdir().unwrap();
