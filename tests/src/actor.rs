@@ -1,7 +1,7 @@
 //! Actors: processes in a container's or the host's place that try things, and tell how it went.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     path::Path,
     process,
     time::Duration,
@@ -19,11 +19,12 @@ use crate::{
     worker::Worker,
 };
 
+mod forge;
 pub mod packet;
 pub mod protocol;
 mod serve;
 
-pub use protocol::{DatagramStyle, Family, HeaderFrom, Patience, SocketOption};
+pub use protocol::{Checksum, DatagramStyle, Family, HeaderFrom, Patience, SocketOption};
 pub use serve::run;
 
 /// How an attempt went.
@@ -106,8 +107,7 @@ impl Actor {
 
     /// Makes a socket.
     pub fn open(&mut self, family: Family) -> Result<SocketId> {
-        let socket = self.next_socket;
-        self.next_socket += 1;
+        let socket = self.next();
         self.done(&Command::Open { socket, family })?;
         Ok(SocketId(socket))
     }
@@ -219,7 +219,46 @@ impl Actor {
             interface: interface.into(),
             hardware,
             carried,
+            checksum: None,
         })
+    }
+
+    /// The same, with a checksum that the kernel writes.
+    pub fn frame_to_complete(
+        &mut self,
+        interface: &str,
+        hardware: [u8; 6],
+        carried: Vec<u8>,
+        checksum: Checksum,
+    ) -> Result<Attempt> {
+        self.attempt(&Command::Frame {
+            interface: interface.into(),
+            hardware,
+            carried,
+            checksum: Some(checksum),
+        })
+    }
+
+    /// Makes a socket that receives what an interface does.
+    pub fn overhear(&mut self, interface: &str) -> Result<SocketId> {
+        let socket = self.next();
+        self.done(&Command::Overhear {
+            socket,
+            interface: interface.into(),
+        })?;
+        Ok(SocketId(socket))
+    }
+
+    /// Makes a socket that goes on with somebody else's connection from where it is by what was overheard (`TCP_REPAIR`).
+    pub fn take_over(&mut self, overheard: SocketId, client: SocketAddrV4, server: SocketAddrV4) -> Result<SocketId> {
+        let socket = self.next();
+        self.done(&Command::TakeOver {
+            overheard: overheard.0,
+            socket,
+            client,
+            server,
+        })?;
+        Ok(SocketId(socket))
     }
 
     /// Moves the actor's process to another cgroup.
@@ -235,8 +274,7 @@ impl Actor {
 
     /// Makes a datagram socket, connects it and sends something.
     pub fn connected_datagram(&mut self, to: SocketAddr) -> Result<SocketId> {
-        let socket = self.next_socket;
-        self.next_socket += 1;
+        let socket = self.next();
         self.done(&Command::OpenDatagram { socket, to })?;
         Ok(SocketId(socket))
     }
@@ -259,6 +297,11 @@ impl Actor {
             Answer::Failed(errno) => bail!("a client of the crowd failed: {}", Errno::from_raw(errno)),
             answer @ (Answer::Done | Answer::Response(_)) => bail!("unexpected answer {answer:?}"),
         }
+    }
+
+    fn next(&mut self) -> u32 {
+        self.next_socket += 1;
+        self.next_socket
     }
 
     fn attempt(&mut self, command: &Command) -> Result<Attempt> {

@@ -209,14 +209,15 @@ impl Netlink {
             .with_context(|| format!("cannot route {}/{} to {name}", to.0, to.1))
     }
 
-    /// Makes a neighbor known, so that the first packet to it waits for nothing.
+    /// Makes a neighbor known, so that the first packet to it waits for nothing, whatever was known of it.
     pub async fn add_neighbor(&self, name: &str, address: impl Into<IpAddr>, hardware: [u8; 6]) -> Result<()> {
         let address = address.into();
         let request = self
             .handle
             .neighbours()
             .add(index(name)?, address)
-            .link_layer_address(&hardware);
+            .link_layer_address(&hardware)
+            .replace();
         request
             .execute()
             .await

@@ -20,6 +20,7 @@ use crate::{
 };
 
 mod modes;
+mod offload;
 
 pub use modes::{DIRECT_HARDWARE, Direct, SECOND_HARDWARE, isolated};
 

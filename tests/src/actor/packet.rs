@@ -1,6 +1,9 @@
 //! Packets written by hand.
 
-use std::net::{Ipv4Addr, SocketAddrV4, SocketAddrV6};
+use std::{
+    mem,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6},
+};
 
 use enforcer_common::verdict::{TCP, UDP};
 
@@ -10,10 +13,52 @@ const IPV4: [u8; 2] = [0x08, 0x00];
 const IPV6: [u8; 2] = [0x86, 0xdd];
 /// A VLAN tag (IEEE 802.1Q) with ID 0, which means no VLAN at all.
 const TAG: [u8; 4] = [0x81, 0x00, 0x00, 0x00];
-/// The flag of a connection's first packet.
+const ETHERNET_HEADER: usize = 14;
+/// IANA protocol numbers.
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
+/// The flags of a connection's first and last packets.
 const SYN: u8 = 0x02;
+const FIN: u8 = 0x01;
 /// The flag of all its other packets.
 pub const ACK: u8 = 0x10;
+
+/// What of a TCP packet tells how to go on with its connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Segment {
+    pub(super) from: Ipv4Addr,
+    pub(super) to: SocketAddrV4,
+    /// The number of the byte that follows.
+    pub(super) next: u32,
+    /// The number of the byte that is expected.
+    pub(super) acknowledged: u32,
+}
+
+// === impl Segment ===
+
+impl Segment {
+    /// Reads an Ethernet frame, `None` if it does not carry TCP over IPv4 without options, or only an acknowledgment.
+    pub(super) fn read(frame: &[u8]) -> Option<Self> {
+        let packet = frame.get(ETHERNET_HEADER..)?;
+        let [0x45, _, high, low, .., TCP] = *packet.get(..10)? else {
+            return None;
+        };
+        let (ip, segment) = packet
+            .get(..u16::from_be_bytes([high, low]).into())?
+            .split_at_checked(20)?;
+        let word = |bytes: &[u8], at| Some(u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?));
+        let port = u16::from_be_bytes(*segment.get(2..)?.first_chunk()?);
+        let [offset, flags] = *segment.get(12..)?.first_chunk()?;
+        let payload = segment.len().checked_sub(usize::from(offset >> 4) * 4)?;
+        let length = u32::try_from(payload).ok()? + u32::from(flags & (SYN | FIN) != 0);
+        (length > 0).then_some(Self {
+            from: word(ip, 12)?.into(),
+            to: SocketAddrV4::new(word(ip, 16)?.into(), port),
+            next: word(segment, 4)?.wrapping_add(length),
+            acknowledged: word(segment, 8)?,
+        })
+    }
+}
 
 /// An Ethernet frame; what it carries begins with its `EtherType`.
 #[must_use]
@@ -51,6 +96,53 @@ pub fn source_routed_packet(from: SocketAddrV4, to: SocketAddrV4, onwards: Ipv4A
     let options = [&[1, 131, 7, 4][..], &onwards.octets()].concat();
     let datagram = udp(from.port(), to.port(), b"lab!");
     ipv4([*from.ip(), *to.ip()], &options, UDP, &datagram)
+}
+
+/// An echo request over IPv4.
+#[must_use]
+pub fn echo_request(from: Ipv4Addr, to: Ipv4Addr) -> Vec<u8> {
+    let message = |checksum: [u8; 2]| [&[8, 0][..], &checksum, &[0; 4], b"lab!"].concat();
+    ipv4([from, to], &[], ICMP, &message(checksum(&message([0; 2]))))
+}
+
+/// An echo request over IPv6.
+#[must_use]
+pub fn echo_request_v6(from: Ipv6Addr, to: Ipv6Addr) -> Vec<u8> {
+    let message = |checksum: [u8; 2]| [&[128, 0][..], &checksum, &[0; 4], b"lab!"].concat();
+    let unsigned = message([0; 2]);
+    let pseudo = [
+        &from.octets()[..],
+        &to.octets(),
+        &[0; 2],
+        &length(unsigned.len()),
+        &[0, 0, 0, ICMPV6],
+        &unsigned,
+    ]
+    .concat();
+    let message = message(checksum(&pseudo));
+    [
+        &[0x60, 0, 0, 0][..],
+        &length(message.len()),
+        &[ICMPV6, 64],
+        &from.octets(),
+        &to.octets(),
+        &message,
+    ]
+    .concat()
+}
+
+/// A packet that shows another destination than it has, and becomes this one when the checksum is written: the word at
+/// `field` is replaced by another one, and the last word by one that makes the checksum from `start` on the first.
+#[must_use]
+pub fn to_complete(packet: &[u8], start: usize, field: usize) -> Vec<u8> {
+    let mut shown = packet.to_vec();
+    let last = shown.len().saturating_sub(2);
+    let wanted = put(&mut shown, field, [7, 7]);
+    put(&mut shown, last, [0; 2]);
+    let others = checksum(shown.get(start..).unwrap_or_default());
+    let sum = checksum(&[wanted.map(|byte| !byte), others].concat());
+    put(&mut shown, last, sum.map(|byte| !byte));
+    shown
 }
 
 /// A UDP datagram in an IPv6 packet, behind extension headers of these kinds, eight bytes each.
@@ -151,6 +243,12 @@ fn ipv4([from, to]: [Ipv4Addr; 2], options: &[u8], protocol: u8, payload: &[u8])
         .concat()
     };
     [header(checksum(&header([0; 2]))), payload.to_vec()].concat()
+}
+
+/// Replaces two bytes, and returns what was there.
+fn put(bytes: &mut [u8], at: usize, word: [u8; 2]) -> [u8; 2] {
+    let place = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut);
+    place.map_or(word, |place| mem::replace(place, word))
 }
 
 fn ports(from: u16, to: u16) -> [u8; 4] {

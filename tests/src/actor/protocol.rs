@@ -1,7 +1,7 @@
 //! What is said between a test and its actors.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     path::PathBuf,
 };
 
@@ -58,6 +58,15 @@ pub enum SocketOption {
     Long,
 }
 
+/// A checksum the kernel is to write into a frame (`PACKET_VNET_HDR`).
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Checksum {
+    /// It covers the frame from here.
+    pub start: u16,
+    /// Where it is written, counted from there.
+    pub offset: u16,
+}
+
 /// A test's command. Sockets have numbers that the test chooses.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Command {
@@ -101,6 +110,17 @@ pub(super) enum Command {
         interface: String,
         hardware: [u8; 6],
         carried: Vec<u8>,
+        checksum: Option<Checksum>,
+    },
+    Overhear {
+        socket: u32,
+        interface: String,
+    },
+    TakeOver {
+        overheard: u32,
+        socket: u32,
+        client: SocketAddrV4,
+        server: SocketAddrV4,
     },
     Create {
         raw: bool,

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     ffi::OsString,
     io::{self, ErrorKind},
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket},
+    net::{SocketAddr, TcpStream, UdpSocket},
     os::{
         fd::{AsRawFd, OwnedFd},
         unix::ffi::OsStringExt,
@@ -16,13 +16,12 @@ use std::{
 use anyhow::Result;
 use nix::{
     errno::Errno,
-    ifaddrs::getifaddrs,
     libc,
     sched::{CloneFlags, unshare},
     sys::{
         socket::{
-            AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrStorage, bind, connect,
-            send, sendto, setsockopt, socket, sockopt,
+            AddressFamily, MsgFlags, SockFlag, SockType, SockaddrStorage, bind, connect, send, setsockopt, socket,
+            sockopt,
         },
         time::{TimeVal, TimeValLike},
     },
@@ -31,22 +30,17 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     actor::{
-        packet::ethernet,
-        protocol::{Answer, Command, DatagramStyle, Family, HeaderFrom, Patience, SocketOption},
+        forge::{PACKET_VNET_HDR, overhear, packet_socket, send_frame, send_raw, take_over},
+        protocol::{Answer, Command, DatagramStyle, Family, Patience, SocketOption},
     },
     cgroup,
     http::{Request, Response},
     worker,
 };
 
-/// `PACKET_VNET_HDR` of `linux/if_packet.h`.
-const PACKET_VNET_HDR: libc::c_int = 15;
-
 /// How long a connect or an answer may take, also on an emulated machine.
-const PATIENCE: Duration = Duration::from_secs(8);
+pub(super) const PATIENCE: Duration = Duration::from_secs(8);
 
-/// The `EtherType` of ARP.
-const ETHERTYPE_ARP: u16 = 0x0806;
 /// More than a page.
 const LONG_VALUE: usize = 5_000;
 
@@ -106,7 +100,20 @@ fn obey(sockets: &mut Sockets, command: Command) -> io::Result<Answer> {
             interface,
             hardware,
             carried,
-        } => send_frame(&interface, hardware, &carried)?,
+            checksum,
+        } => send_frame(&interface, hardware, &carried, checksum)?,
+        Command::Overhear { socket, interface } => {
+            sockets.insert(socket, overhear(&interface)?);
+        }
+        Command::TakeOver {
+            overheard,
+            socket,
+            client,
+            server,
+        } => {
+            let taken = take_over(held(sockets, overheard)?, client, server)?;
+            sockets.insert(socket, taken);
+        }
         Command::Create { raw, protocol } => {
             let kind = if raw { Type::RAW } else { Type::DGRAM };
             Socket::new(Domain::IPV4, kind, Some(Protocol::from(protocol)))?;
@@ -141,7 +148,7 @@ fn as_errno(error: &io::Error) -> Errno {
     }
 }
 
-fn tcp_socket(family: Family) -> io::Result<OwnedFd> {
+pub(super) fn tcp_socket(family: Family) -> io::Result<OwnedFd> {
     let family = match family {
         Family::V4 => AddressFamily::Inet,
         Family::V6 => AddressFamily::Inet6,
@@ -152,7 +159,7 @@ fn tcp_socket(family: Family) -> io::Result<OwnedFd> {
 }
 
 /// The send timeout is also that of connect.
-fn limit(socket: &OwnedFd, patience: Duration) -> io::Result<()> {
+pub(super) fn limit(socket: &OwnedFd, patience: Duration) -> io::Result<()> {
     let patience = TimeVal::milliseconds(i64::try_from(patience.as_millis()).unwrap_or(i64::MAX));
     setsockopt(socket, sockopt::SendTimeout, &patience)?;
     setsockopt(socket, sockopt::ReceiveTimeout, &patience)?;
@@ -197,36 +204,12 @@ fn send_datagram(to: SocketAddr, style: DatagramStyle) -> io::Result<UdpSocket> 
     Ok(socket)
 }
 
-fn send_raw(to: Ipv4Addr, header: HeaderFrom, bytes: &[u8]) -> io::Result<()> {
-    let protocol = match header {
-        HeaderFrom::Kernel => SockProtocol::Udp,
-        HeaderFrom::Sender => SockProtocol::Raw,
-    };
-    let socket = socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
-    let to = SockaddrIn::from(SocketAddrV4::new(to, 0));
-    sendto(socket.as_raw_fd(), bytes, &to, MsgFlags::empty())?;
-    Ok(())
-}
-
-/// The kernel's own list of interface addresses has what a packet socket must be bound to.
-fn send_frame(interface: &str, hardware: [u8; 6], carried: &[u8]) -> io::Result<()> {
-    let link = getifaddrs()?
-        .filter(|entry| entry.interface_name == interface)
-        .find_map(|entry| entry.address?.as_link_addr().copied())
-        .ok_or(Errno::ENODEV)?;
-    let socket = packet_socket()?;
-    bind(socket.as_raw_fd(), &link)?;
-    let frame = ethernet(hardware, link.addr().unwrap_or_default(), carried);
-    send(socket.as_raw_fd(), &frame, MsgFlags::empty())?;
-    Ok(())
-}
-
 fn set_option(option: SocketOption) -> io::Result<()> {
     let datagram = UdpSocket::bind("127.0.0.1:0")?.into();
     match option {
-        SocketOption::QdiscBypass => set_number(&packet_socket()?, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS),
-        SocketOption::VnetHeader => set_number(&packet_socket()?, libc::SOL_PACKET, PACKET_VNET_HDR),
-        SocketOption::XdpMemory => set_number(&datagram, libc::SOL_XDP, libc::XDP_UMEM_REG),
+        SocketOption::QdiscBypass => set_value(&packet_socket(0)?, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, 1_i32),
+        SocketOption::VnetHeader => set_value(&packet_socket(0)?, libc::SOL_PACKET, PACKET_VNET_HDR, 1_i32),
+        SocketOption::XdpMemory => set_value(&datagram, libc::SOL_XDP, libc::XDP_UMEM_REG, 1_i32),
         SocketOption::Long => {
             let mut name = b"lo".to_vec();
             name.resize(LONG_VALUE, 0);
@@ -235,12 +218,9 @@ fn set_option(option: SocketOption) -> io::Result<()> {
     }
 }
 
-/// Sets an option that nix does not know to 1.
-fn set_number(socket: &OwnedFd, level: i32, option: i32) -> io::Result<()> {
-    let (value, length) = (
-        1_i32,
-        libc::socklen_t::try_from(size_of::<i32>()).map_err(io::Error::other)?,
-    );
+/// Sets an option that nix does not know, or not so.
+pub(super) fn set_value<T: Copy>(socket: &OwnedFd, level: i32, option: i32, value: T) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)?;
     #[expect(unsafe_code, reason = "setsockopt(2) for any option has no safe wrapper")]
     // SAFETY: the value is readable for the length given, and outlives the call.
     let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), length) };
@@ -249,11 +229,6 @@ fn set_number(socket: &OwnedFd, level: i32, option: i32) -> io::Result<()> {
     } else {
         Err(io::Error::last_os_error())
     }
-}
-
-fn packet_socket() -> io::Result<OwnedFd> {
-    let protocol = Protocol::from(i32::from(ETHERTYPE_ARP.to_be()));
-    Ok(Socket::new(Domain::PACKET, Type::RAW, Some(protocol))?.into())
 }
 
 /// All connections first, then request by request on all of them before the first answer is read, so that the server

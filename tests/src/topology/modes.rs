@@ -12,7 +12,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result};
 
-use super::{ANY_V4, ANY_V6, Attachment, IMDS_V4, IMDS_V6, Topology, forget_source_filters};
+use super::{ANY_V4, ANY_V6, Attachment, IMDS_V4, IMDS_V6, Topology, forget_source_filters, offload::write_checksums};
 use crate::{
     namespace::NetNs,
     netlink::{await_running, configure},
@@ -61,6 +61,7 @@ impl Topology {
         let hardware = [0x02, 0, 0, 0x77, 5, number];
         configure(&self.imds, async |net| {
             net.add_veth(&wire, &far, &self.imds).await?;
+            write_checksums(&wire)?;
             net.set_hardware(&far, DIRECT_HARDWARE).await?;
             net.up(&far).await?;
             net.add_macvlan(&wire, name, namespace, hardware).await?;
