@@ -28,9 +28,11 @@ mod kernel {
     mod foreign;
     mod hammer;
     mod handover;
+    mod hijack;
     mod lifecycle;
     mod observe;
     mod redirect;
+    mod reflect;
     mod reload;
     mod sendmsg;
     mod setsockopt;

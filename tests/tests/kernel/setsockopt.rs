@@ -1,12 +1,18 @@
 //! `cgroup/setsockopt`: options that take packets past the packet hooks.
 
+use std::net::{SocketAddrV4, SocketAddrV6};
+
 use enforcer_common::{
     event::{Hook, Outcome},
     verdict::Reason,
 };
 use enforcer_tests::{
-    actor::{Attempt, SocketOption},
+    actor::{
+        Actor, Attempt, Checksum, SocketOption,
+        packet::{extended_packet, to_complete, udp_packet, untagged, untagged_v6},
+    },
     scene::Scene,
+    topology::{DIRECT_HARDWARE, IMDS_V4, IMDS_V6},
 };
 use nix::errno::Errno;
 
@@ -32,6 +38,48 @@ fn a_container_cannot_take_its_packets_past_the_packet_hooks() {
             assert_eq!(record.sender.unwrap().pid, web.pid());
         }
     }
+}
+
+/// From a network card in the container's namespace, behind which no hook of the host sees what the kernel has made of a
+/// frame. The checksum covers the addresses and what follows, and is to be written over the destination's last two bytes.
+#[test]
+fn the_kernel_writes_no_checksum_over_the_destination_of_a_containers_frame() {
+    let mut scene = Scene::builder().task("web").prepare().unwrap();
+    let (namespace, card, source) = scene.topology().awsvpc().unwrap();
+    let mut web = scene.in_container("web", &namespace, source, Actor::start).unwrap();
+    let v4 = udp_packet(
+        SocketAddrV4::new(card.near.0, 4000),
+        SocketAddrV4::new(IMDS_V4, 80),
+        b"lab!",
+    );
+    let v6 = extended_packet(
+        SocketAddrV6::new(card.near.1, 4000, 0, 0),
+        SocketAddrV6::new(IMDS_V6, 80, 0, 0),
+        &[],
+    );
+    let frames = [
+        (untagged(&to_complete(&v4, 6, 18)), 20),
+        (untagged_v6(&to_complete(&v6, 26, 38)), 40),
+    ];
+    let mut send = |(carried, start): &(Vec<u8>, u16)| {
+        let checksum = Checksum {
+            start: *start,
+            offset: 12,
+        };
+        web.frame_to_complete("eth0", DIRECT_HARDWARE, carried.clone(), checksum)
+            .unwrap()
+    };
+    for frame in &frames {
+        let before = scene.imds_hits().unwrap();
+        assert_eq!(send(frame), Attempt::Done);
+        assert_ne!(scene.imds_hits().unwrap(), before, "{frame:?}");
+    }
+    let before = scene.imds_hits().unwrap();
+    scene.enforcer().start().unwrap();
+    let attempts: Vec<_> = frames.iter().map(send).collect();
+    assert_eq!(scene.imds_hits().unwrap(), before);
+    assert_eq!(attempts, [EPERM; 2]);
+    recorded(&scene, Hook::Setsockopt, Outcome::Denied, Reason::PacketBypass, "web");
 }
 
 #[test]
