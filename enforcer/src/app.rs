@@ -157,18 +157,13 @@ pub async fn run(launch: Launch) -> Result<(), AppError> {
 
 impl Running {
     async fn start(launch: Launch, audit: &Audit) -> Result<Self, AppError> {
-        let Launch {
-            flags,
-            config,
-            offered,
-            prepared,
-        } = launch;
+        let (flags, config) = (launch.flags, launch.config);
         let cgroups = CgroupFs::find(config.cgroups.root.as_deref())?;
         let own_cgroup = preflight::own_cgroup(&cgroups)?;
         let bpf_config = kernel::bpf_config(&config, &cgroups, &own_cgroup);
         let rules = Arc::new(kernel::rules(&config, &own_cgroup));
         let access = Arc::new(access(&config, Arc::clone(&rules), &Earlier::None(cgroups.clone())));
-        let mut bpf = Bpf::load(&bpf_config, prepared)?;
+        let mut bpf = Bpf::load(&bpf_config, launch.prepared)?;
         let (classes, class_control) = ClassWatch::start(cgroups.clone(), Arc::clone(&rules), bpf.take_classes()?)?;
         let (attributor, attributor_watch) = watch::channel(Arc::clone(&access.attributor));
         let (access, access_watch) = watch::channel(access);
@@ -188,7 +183,7 @@ impl Running {
         let coverage = Coverage::start(bpf, cgroups.clone(), bpf_config.cgroup_root.clone())?;
         block_in_place(|| stale.destroy())?;
         address::ensure(config.endpoint.address).await?;
-        let Sockets { listeners, handles } = Sockets::open(&config.endpoint, offered).await?;
+        let Sockets { listeners, handles } = Sockets::open(&config.endpoint, launch.offered).await?;
         let control = control::Server::bind(&config.control_socket)?;
         // What happens once this one is ready is not unattended any more.
         let backlog = feed.backlog()?;
