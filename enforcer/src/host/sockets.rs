@@ -133,6 +133,7 @@ fn end(socket: &Connected) -> bool {
         Ok(()) => {
             tracing::info!(
                 cgroup_id = socket.cgroup_id,
+                protocol = socket.protocol,
                 port = socket.port,
                 "ended a connection older than the hooks"
             );

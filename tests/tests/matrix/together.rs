@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use enforcer_common::verdict::{TCP, UDP};
 use enforcer_tests::{
     actor::{Actor, Attempt, Family, Patience, SocketId},
     attacker::Outcome,
@@ -19,7 +20,15 @@ use super::{
 const PORT: u16 = 41_018;
 
 /// Connections to the metadata service that are older than the enforcer, where they can be made, and whether they work.
-pub(crate) struct Established([(&'static str, Option<SocketId>, bool); 2]);
+pub(crate) struct Established([Old; 2]);
+
+struct Old {
+    technique: &'static str,
+    /// IANA number.
+    protocol: u8,
+    socket: Option<SocketId>,
+    is_real: bool,
+}
 
 // === impl Established ===
 
@@ -27,24 +36,32 @@ impl Established {
     pub(crate) fn open(trial: &mut Trial) -> Self {
         let owner = &mut trial.spot.owner;
         let sockets = [
-            ("established-tcp", owner.connected(IMDS).ok()),
-            ("established-udp", owner.connected_datagram(IMDS).ok()),
+            ("established-tcp", TCP, owner.connected(IMDS).ok()),
+            ("established-udp", UDP, owner.connected_datagram(IMDS).ok()),
         ];
-        Self(sockets.map(|(technique, socket)| (technique, socket, use_it(trial, socket) > 0)))
+        Self(sockets.map(|(technique, protocol, socket)| Old {
+            technique,
+            protocol,
+            socket,
+            is_real: use_it(trial, socket) > 0,
+        }))
     }
 
     /// Uses them again. Whoever was ended cannot be refused any more: the log tells of it instead.
     pub(crate) fn cells(self, trial: &mut Trial) -> Vec<Cell> {
-        let ended = trial.scene.enforcer().log().matches("ended a connection").count() as u64;
-        let cells = self.0.into_iter().map(|(technique, socket, is_real)| {
+        let log = trial.scene.enforcer().log();
+        let cells = self.0.into_iter().map(|old| {
+            let protocol = format!(" protocol={} ", old.protocol);
+            let is_end = |line: &&str| line.contains("ended a connection") && line.contains(&protocol);
+            let ended = log.lines().filter(is_end).count() as u64;
             let mut leaked = 0;
             let refused = trial.recorded(|trial| {
-                leaked = use_it(trial, socket);
+                leaked = use_it(trial, old.socket);
                 0
             });
             Cell {
-                technique: technique.to_owned(),
-                is_real,
+                technique: old.technique.to_owned(),
+                is_real: old.is_real,
                 outcome: DONE,
                 leaked,
                 recorded: refused + ended,
