@@ -11,9 +11,12 @@
 //! one begins again.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Metadata},
     io,
-    os::{fd::AsFd as _, unix::fs::DirBuilderExt as _},
+    os::{
+        fd::AsFd as _,
+        unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    },
     path::{Path, PathBuf},
 };
 
@@ -45,10 +48,15 @@ impl Pins {
     /// Makes and locks the directory; refuses one that has maps of a newer layout.
     pub(super) fn open(directory: &Path) -> Result<Self, BpfError> {
         require_bpffs(directory)?;
-        create(directory)?;
+        let lock = loop {
+            create(directory)?;
+            if let Some(lock) = lock(directory)? {
+                break lock;
+            }
+        };
         let pins = Self {
             directory: directory.to_owned(),
-            _lock: lock(directory)?,
+            _lock: lock,
         };
         require_known_layout(directory)?;
         create(&pins.maps())?;
@@ -152,9 +160,10 @@ impl Removal {
             return Ok(None);
         }
         require_bpffs(pin_dir)?;
-        Ok(Some(Self {
+        let lock = lock(pin_dir)?;
+        Ok(lock.map(|lock| Self {
             directory: pin_dir.to_owned(),
-            _lock: lock(pin_dir)?,
+            _lock: lock,
         }))
     }
 
@@ -245,13 +254,51 @@ fn maps_below(layout: &Path) -> PathBuf {
     }
 }
 
-fn lock(pin_dir: &Path) -> Result<File, BpfError> {
+/// Locks the directory; none if it was removed meanwhile, by whoever had the lock before: a lock on that one keeps nobody
+/// out.
+fn lock(pin_dir: &Path) -> Result<Option<File>, BpfError> {
     let directory = File::open(pin_dir).map_err(|source| file_error("open", pin_dir, source))?;
     match rustix::fs::flock(&directory, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(directory),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(BpfError::AlreadyRunning {
-            path: pin_dir.to_owned(),
-        }),
-        Err(error) => Err(file_error("lock", pin_dir, error.into())),
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            return Err(BpfError::AlreadyRunning {
+                path: pin_dir.to_owned(),
+            });
+        }
+        Err(error) => return Err(file_error("lock", pin_dir, error.into())),
+    }
+    let locked = directory
+        .metadata()
+        .map_err(|source| file_error("inspect", pin_dir, source))?;
+    let is_there = is_at(&locked, pin_dir);
+    Ok(is_there.then_some(directory))
+}
+
+/// Whether a path leads to this very file.
+fn is_at(file: &Metadata, path: &Path) -> bool {
+    let there = path.metadata();
+    there.is_ok_and(|there| (there.dev(), there.ino()) == (file.dev(), file.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::{is_at, lock};
+
+    #[test]
+    fn a_directory_that_was_made_again_is_another_one() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("pins");
+        fs::create_dir(&path).unwrap();
+        let first = lock(&path).unwrap().unwrap();
+        let metadata = first.metadata().unwrap();
+        assert!(is_at(&metadata, &path));
+        fs::remove_dir(&path).unwrap();
+        assert!(!is_at(&metadata, &path));
+        fs::create_dir(&path).unwrap();
+        assert!(!is_at(&metadata, &path));
+        let second = lock(&path).unwrap();
+        assert!(second.is_some(), "its lock is not that of the first one");
     }
 }

@@ -35,8 +35,9 @@ impl Detach {
         let cgroups = CgroupFs::find(config.cgroups.root.as_deref())?;
         let root = config.cgroups.root.as_deref().unwrap_or_else(|| cgroups.mount());
         coverage::detach(&cgroups, root)?;
-        pins.finish()?;
+        // The pins go last: as long as they are there, this can be done again.
         runtime.block_on(address::remove(config.endpoint.address))?;
+        pins.finish()?;
         info!("nothing is guarded any more");
         Ok(ExitCode::SUCCESS)
     }
