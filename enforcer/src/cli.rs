@@ -16,6 +16,8 @@ use std::{
 use clap::{Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
+use crate::telemetry::Way;
+
 /// Keeps instance and task credentials from containers that do not own them.
 #[derive(Debug, Parser)]
 #[command(version)]
@@ -58,6 +60,21 @@ enum Format {
 // === impl Cli ===
 
 impl Cli {
+    /// How its log gets to who reads it.
+    #[must_use]
+    pub const fn log(&self) -> Way {
+        match self.command {
+            Command::Run(_) => Way::Behind,
+            Command::Check(_)
+            | Command::Status(_)
+            | Command::Reload(_)
+            | Command::Mode(_)
+            | Command::Detach(_)
+            | Command::Selftest(_)
+            | Command::SelftestChild(_) => Way::Direct,
+        }
+    }
+
     /// Does what was asked for.
     pub fn execute(self) -> anyhow::Result<ExitCode> {
         match self.command {

@@ -11,10 +11,13 @@ use enforcer::{
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(error) = telemetry::start(&log_filter(&environment)) {
-        eprintln!("enforcer: ENFORCER_LOG: {error}");
-        return ExitCode::FAILURE;
-    }
+    let _log = match telemetry::start(&log_filter(&environment), cli.log()) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("enforcer: ENFORCER_LOG: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     match cli.execute() {
         Ok(code) => code,
         Err(error) => {

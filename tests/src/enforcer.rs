@@ -7,7 +7,7 @@ use std::{
     net::Shutdown,
     os::unix::net::UnixDatagram,
     path::PathBuf,
-    process::{Child, Command, ExitStatus, Output, Stdio},
+    process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Mutex, PoisonError},
     thread,
 };
@@ -49,8 +49,16 @@ pub struct Enforcer {
     feed: AuditFeed,
     log: Arc<Mutex<String>>,
     notifications: Option<Notifications>,
+    /// Its error output, where nobody reads that.
+    unread: Option<Unread>,
     /// Where sockets are kept that the enforcer leaves with its service manager; none keeps none.
     store: Option<Store>,
+}
+
+/// A log nobody reads, but that is open.
+#[derive(Debug, Default)]
+struct Unread {
+    errors: Option<ChildStderr>,
 }
 
 /// The service manager's end of the notification socket; whoever reads from it stops when this is dropped.
@@ -67,6 +75,7 @@ impl Enforcer {
             feed: AuditFeed::default(),
             log: Arc::default(),
             notifications: None,
+            unread: None,
             store: None,
         }
     }
@@ -74,6 +83,11 @@ impl Enforcer {
     /// From the next start on, keeps the sockets it leaves with its service manager, and gives them to each later start.
     pub fn keep_sockets(&mut self) {
         self.store = Some(Store::default());
+    }
+
+    /// From the next start on, has it log everything there is, and nobody reads it.
+    pub fn leave_log_unread(&mut self) {
+        self.unread = Some(Unread::default());
     }
 
     /// Starts `enforcer run` and waits until it is ready.
@@ -120,6 +134,9 @@ impl Enforcer {
             None => (self.command(arguments), Stdio::null()),
             Some(store) => (self.activated(arguments), store.give()?),
         };
+        if self.unread.is_some() {
+            command.env("ENFORCER_LOG", "trace");
+        }
         let mut process = command
             .env("NOTIFY_SOCKET", NOTIFY_SOCKET)
             .stdin(input)
@@ -130,12 +147,10 @@ impl Enforcer {
         self.feed = AuditFeed::collect(process.stdout.take().context("the enforcer has no output")?);
         let errors = process.stderr.take().context("the enforcer has no error output")?;
         self.process = Some(process);
-        let log = Arc::clone(&self.log);
-        thread::spawn(move || {
-            for line in BufReader::new(errors).lines().map_while(Result::ok) {
-                log.lock().unwrap_or_else(PoisonError::into_inner).extend([&line, "\n"]);
-            }
-        });
+        match &mut self.unread {
+            Some(unread) => unread.errors = Some(errors),
+            None => collect(errors, Arc::clone(&self.log)),
+        }
         let (feed, store) = (self.feed.clone(), self.store.clone());
         thread::spawn(move || {
             let mut message = [0; 512];
@@ -263,6 +278,14 @@ impl Enforcer {
         let pid = Pid::from_raw(self.pid()?.cast_signed());
         kill(pid, signal).with_context(|| format!("cannot send {signal} to the enforcer"))
     }
+}
+
+fn collect(errors: ChildStderr, log: Arc<Mutex<String>>) {
+    thread::spawn(move || {
+        for line in BufReader::new(errors).lines().map_while(Result::ok) {
+            log.lock().unwrap_or_else(PoisonError::into_inner).extend([&line, "\n"]);
+        }
+    });
 }
 
 impl Drop for Notifications {

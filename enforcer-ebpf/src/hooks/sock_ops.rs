@@ -58,17 +58,8 @@ fn on_connect(context: &SockOpsContext) {
     if socket.is_null() {
         return;
     }
-    match announce(socket, &key) {
-        Ok(()) => {}
-        Err((reason, identity)) => {
-            warn!(
-                context,
-                "cannot announce the connection of pid {}: reason {}",
-                identity.pid,
-                reason.to_raw()
-            );
-            report(Hook::SockOps, reason, &identity, &key);
-        }
+    if let Err((reason, identity)) = announce(socket, &key) {
+        report(Hook::SockOps, reason, &identity, &key);
     }
     // Without this callback the entry would outlive its socket; with it set twice nothing happens.
     if context

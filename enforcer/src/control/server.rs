@@ -28,7 +28,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{Answer, Command, ControlError, Peer, Process, Request};
-use crate::drain::Watcher;
+use crate::{drain::Watcher, telemetry::Seldom};
 
 /// How many may talk to the enforcer at once; others wait.
 const MAX_CONNECTIONS: usize = 16;
@@ -46,6 +46,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Server {
     listener: UnixListener,
+}
+
+/// Who is let in. Anyone refused can come again as often as it likes, so that is logged now and then.
+struct Door<A> {
+    admit: A,
+    refused: Seldom,
 }
 
 // === impl Server ===
@@ -82,7 +88,10 @@ impl Server {
         requests: mpsc::Sender<Request>,
         mut drain: Watcher,
     ) {
-        let admit = Arc::new(admit);
+        let door = Arc::new(Door {
+            admit,
+            refused: Seldom::default(),
+        });
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
@@ -91,8 +100,8 @@ impl Server {
                 Some(ended) = connections.join_next() => log_end(ended),
                 accepted = self.listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
                     Ok((stream, _)) => {
-                        let admit = Arc::clone(&admit);
-                        connections.spawn(serve(stream, admit, requests.clone(), drain.clone()));
+                        let door = Arc::clone(&door);
+                        connections.spawn(serve(stream, door, requests.clone(), drain.clone()));
                     }
                     Err(error) => {
                         warn!(%error, "cannot accept a control connection");
@@ -119,7 +128,7 @@ fn log_end(ended: Result<io::Result<()>, tokio::task::JoinError>) {
 
 async fn serve<E: Display>(
     stream: UnixStream,
-    admit: Arc<impl Fn(&Process) -> Result<(), E>>,
+    door: Arc<Door<impl Fn(&Process) -> Result<(), E>>>,
     requests: mpsc::Sender<Request>,
     mut drain: Watcher,
 ) -> io::Result<()> {
@@ -131,18 +140,21 @@ async fn serve<E: Display>(
     // The mode of the socket file keeps others out already; one that somebody has changed does not. The enforcer is root,
     // and so must be whoever commands it.
     if by.uid != geteuid().as_raw() {
-        warn!(
-            uid = by.uid,
-            pid = by.pid,
-            "refused a control connection of another user"
-        );
+        if let Some(times) = door.refused.happened() {
+            warn!(
+                uid = by.uid,
+                pid = by.pid,
+                times,
+                "refused a control connection of another user"
+            );
+        }
         return Ok(());
     }
     let process = Process::of(&stream)
-        .inspect_err(|error| warn!(pid = by.pid, %error, "refused a control connection of a process that is gone"))?;
+        .inspect_err(|error| debug!(pid = by.pid, %error, "refused a control connection of a process that is gone"))?;
     let mut stream = BufReader::new(stream);
     // At once, so that who is refused keeps nobody out, and again at each command: the process may have ended or moved.
-    if let Some(refusal) = refuse(&*admit, &process, by) {
+    if let Some(refusal) = refuse(&door, &process, by) {
         return answer(&mut stream, &refusal, &[]).await;
     }
     loop {
@@ -153,7 +165,7 @@ async fn serve<E: Display>(
         if line.is_empty() {
             return Ok(());
         }
-        if let Some(refusal) = refuse(&*admit, &process, by) {
+        if let Some(refusal) = refuse(&door, &process, by) {
             return answer(&mut stream, &refusal, &[]).await;
         }
         let (told, descriptors) = match serde_json::from_str::<Command>(&line) {
@@ -165,9 +177,11 @@ async fn serve<E: Display>(
 }
 
 /// What one hears that may not command.
-fn refuse<E: Display>(admit: impl Fn(&Process) -> Result<(), E>, process: &Process, by: Peer) -> Option<Answer> {
-    let refused = admit(process).err()?;
-    warn!(pid = by.pid, %refused, "refused a command");
+fn refuse<E: Display>(door: &Door<impl Fn(&Process) -> Result<(), E>>, process: &Process, by: Peer) -> Option<Answer> {
+    let refused = (door.admit)(process).err()?;
+    if let Some(times) = door.refused.happened() {
+        warn!(pid = by.pid, %refused, times, "refused a command");
+    }
     Some(Answer::Error(refused.to_string()))
 }
 
