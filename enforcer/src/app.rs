@@ -180,9 +180,10 @@ impl Running {
             is_first: bpf.is_first(),
             is_upgrade: bpf.is_upgrade(),
         };
+        let former = bpf.former_endpoint();
         let coverage = Coverage::start(bpf, cgroups.clone(), bpf_config.cgroup_root.clone())?;
         block_in_place(|| stale.destroy())?;
-        address::ensure(config.endpoint.address).await?;
+        address::put(config.endpoint.address, former).await?;
         let Sockets { listeners, handles } = Sockets::open(&config.endpoint, launch.offered).await?;
         let control = control::Server::bind(&config.control_socket)?;
         // What happens once this one is ready is not unattended any more.

@@ -97,6 +97,7 @@ pub struct Bpf {
     tables: Option<Tables>,
     tc: Tc,
     is_first: bool,
+    former_endpoint: Option<Ipv4Addr>,
     /// What is replaced, until it is.
     older: Option<Older>,
     pins: Pins,
@@ -156,8 +157,11 @@ impl Bpf {
             // Of the earlier configuration, whose numbers may come to stand for other groups. They come back with the classes.
             maps::forget_exceptions(&mut ebpf)?;
         }
+        let endpoint = tables.endpoint()?;
+        let is_moved = !are_new && endpoint != config.endpoint_address;
         tables.write(config)?;
         Ok(Self {
+            former_endpoint: is_moved.then_some(endpoint),
             ebpf,
             tables: Some(tables),
             tc: Tc::new(),
@@ -185,6 +189,12 @@ impl Bpf {
     #[must_use]
     pub const fn is_first(&self) -> bool {
         self.is_first
+    }
+
+    /// The credential endpoint's address in an earlier enforcer's configuration, if it is another one now.
+    #[must_use]
+    pub const fn former_endpoint(&self) -> Option<Ipv4Addr> {
+        self.former_endpoint
     }
 
     /// Whether the maps of an older layout were replaced, and with them all that was known of connections on their way.

@@ -1,7 +1,10 @@
 //! What the configuration says, in the kernel: settings and address table. Written at start and again while the hooks run,
 //! in an order that leaves nothing unprotected meanwhile.
 
-use std::{collections::HashMap as StdHashMap, net::IpAddr};
+use std::{
+    collections::HashMap as StdHashMap,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use aya::{
     Ebpf,
@@ -56,6 +59,12 @@ impl Tables {
     pub(super) fn are_new(&self) -> Result<bool, BpfError> {
         let settings = self.settings.get(&0, 0).map_err(map_error("read", "SETTINGS"))?;
         Ok(settings.abi_version == 0)
+    }
+
+    /// The credential endpoint's address as the settings have it; that of nowhere if they are new.
+    pub(super) fn endpoint(&self) -> Result<Ipv4Addr, BpfError> {
+        let settings = self.settings.get(&0, 0).map_err(map_error("read", "SETTINGS"))?;
+        Ok(Ipv4Addr::from(settings.endpoint_address.to_ne_bytes()))
     }
 
     /// Whether the address table says something else than the configuration.

@@ -29,8 +29,17 @@ pub struct Elsewhere {
     pub routed_to: Vec<String>,
 }
 
+/// Puts the address on loopback in place of the former one.
+pub async fn put(address: Ipv4Addr, former: Option<Ipv4Addr>) -> Result<(), HostError> {
+    ensure(address).await?;
+    match former {
+        Some(former) => remove(former).await,
+        None => Ok(()),
+    }
+}
+
 /// Puts the address (a /32 of host scope) on loopback, if it is not there yet. Loopback is brought up if it is down.
-pub async fn ensure(address: Ipv4Addr) -> Result<(), HostError> {
+async fn ensure(address: Ipv4Addr) -> Result<(), HostError> {
     with_handle(async |handle| {
         let loopback = loopback(&handle).await?;
         if find(&handle, loopback, address).await?.is_some() {

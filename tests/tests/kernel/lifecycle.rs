@@ -1,6 +1,7 @@
 //! Starting, stopping, dying: what stays in force, and what the audit feed has to show.
 
 use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
@@ -125,6 +126,36 @@ fn detach_removes_the_guard() {
     let detach = scene.enforcer().run(["detach"]).unwrap();
     assert!(detach.status.success(), "{}", String::from_utf8_lossy(&detach.stderr));
     assert_eq!(web.connect(IMDS).unwrap(), Attempt::Done);
+}
+
+#[test]
+fn a_log_that_nobody_reads_keeps_nobody_waiting() {
+    let mut scene = Scene::builder().task("web").prepare().unwrap();
+    scene.enforcer().leave_log_unread();
+    scene.enforcer().start().unwrap();
+    let mut web = scene.bridge_container("web").unwrap();
+    let task = scene.task("web").unwrap().clone();
+    assert!(task.is_served_by(&web.get(&task.path()).unwrap()));
+    let reload = scene.enforcer().run(["reload"]).unwrap();
+    assert!(reload.status.success(), "{}", String::from_utf8_lossy(&reload.stderr));
+    assert!(scene.enforcer().terminate().unwrap().success());
+}
+
+#[test]
+fn an_address_the_endpoint_does_not_have_any_more_is_taken_away() {
+    const ELSEWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(169, 254, 171, 7)), 80);
+    let mut scene = Scene::builder().task("web").prepare().unwrap();
+    let there = |scene: &Scene| scene.host_process().unwrap().connect(ELSEWHERE).unwrap();
+    let before = there(&scene);
+    let usual = scene.configuration().unwrap();
+    let moved = format!("[endpoint]\naddress = \"{}\"", ELSEWHERE.ip());
+    scene.configure(|text| text.replace("[endpoint]", &moved)).unwrap();
+    scene.enforcer().start().unwrap();
+    assert_eq!(there(&scene), NOBODY_THERE);
+    scene.configure(|_| usual).unwrap();
+    scene.enforcer().restart().unwrap();
+    assert_eq!(there(&scene), before);
+    assert_ne!(before, NOBODY_THERE);
 }
 
 #[test]
