@@ -1,4 +1,4 @@
-//! Where the programs are that a scene runs.
+//! Where the programs are that a scene runs, and what else the environment says of a test run.
 
 use std::{
     env,
@@ -13,6 +13,9 @@ const OVERRIDE: &str = "ENFORCER_TEST_BIN_DIR";
 /// Says how often the hammer test is to act.
 const HAMMER_ACTIONS: &str = "ENFORCER_TEST_HAMMER_ACTIONS";
 
+/// Says how slow the machine is.
+const SLOWNESS: &str = "ENFORCER_TEST_SLOWNESS";
+
 /// Whether a person wants to look around in a failed scene before it goes: set, with a terminal on standard input.
 #[must_use]
 #[expect(
@@ -26,16 +29,24 @@ pub fn failed_scenes_are_held() -> bool {
 /// How often the enforcer is interfered with under load: 200 times, or what the environment says. Emulated machines, where
 /// a start takes seconds, say less.
 pub fn hammer_actions() -> Result<u32> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "how a test run is called is said by its environment"
-    )]
-    let actions = env::var(HAMMER_ACTIONS);
-    match actions {
+    number(HAMMER_ACTIONS, 200)
+}
+
+/// How many times as long as usual everything may take: once, or what the environment says. Emulated machines say more.
+pub fn slowness() -> Result<u32> {
+    number(SLOWNESS, 1)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how a test run is called is said by its environment"
+)]
+fn number(variable: &str, usual: u32) -> Result<u32> {
+    match env::var(variable) {
         Ok(number) => number
             .parse()
-            .with_context(|| format!("{HAMMER_ACTIONS}={number} is no number")),
-        Err(_) => Ok(200),
+            .with_context(|| format!("{variable}={number} is no number")),
+        Err(_) => Ok(usual),
     }
 }
 

@@ -26,7 +26,8 @@ and the attempts are made where a container of it is, with all capabilities.
 - `(0)`: nothing got through, and without the enforcer it does not either: the technique does not work there.
 - `–`: this kernel or this mode has no such thing.
 - nothing: it was not tried on this kernel line. Docker's bridges are tried on the host's only: the virtual machines have no engine.
-- **leak**: it gets through. `packet-bypass-32bit` does where the BPF LSM cannot be used and the device has no host side.
+- **leak**: it gets through where the device has no host side: `packet-bypass-32bit` where the BPF LSM cannot be used, and
+  `route-replaced`, if it is fast, before Linux 6.6.
 ";
 
 /// What is known of the cells: by mode and technique, what was seen on which kernel line.

@@ -20,7 +20,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::actor::{
     packet::{Segment, ethernet},
     protocol::{Checksum, Family, HeaderFrom},
-    serve::{PATIENCE, limit, set_value, tcp_socket},
+    serve::{limit, patience, set_value, tcp_socket},
 };
 
 /// The `EtherType`s of ARP and IPv4.
@@ -88,7 +88,7 @@ fn bind_to(socket: &OwnedFd, interface: &str) -> io::Result<[u8; 6]> {
 pub(super) fn overhear(interface: &str) -> io::Result<OwnedFd> {
     let socket = packet_socket(ETHERTYPE_IPV4)?;
     bind_to(&socket, interface)?;
-    limit(&socket, PATIENCE)?;
+    limit(&socket, patience()?)?;
     Ok(socket)
 }
 

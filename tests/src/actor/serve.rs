@@ -35,11 +35,15 @@ use crate::{
     },
     cgroup,
     http::{Request, Response},
+    programs::slowness,
     worker,
 };
 
-/// How long a connect or an answer may take, also on an emulated machine.
-pub(super) const PATIENCE: Duration = Duration::from_secs(8);
+/// How long a connect or an answer may take.
+pub(super) fn patience() -> io::Result<Duration> {
+    let slowness = slowness().map_err(io::Error::other)?;
+    Ok(Duration::from_secs(8) * slowness)
+}
 
 /// More than a page.
 const LONG_VALUE: usize = 5_000;
@@ -154,7 +158,7 @@ pub(super) fn tcp_socket(family: Family) -> io::Result<OwnedFd> {
         Family::V6 => AddressFamily::Inet6,
     };
     let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    limit(&socket, PATIENCE)?;
+    limit(&socket, patience()?)?;
     Ok(socket)
 }
 
@@ -196,7 +200,7 @@ fn send_datagram(to: SocketAddr, style: DatagramStyle) -> io::Result<UdpSocket> 
         SocketAddr::V6(_) => "[::]:0",
     };
     let socket = UdpSocket::bind(any)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(patience()?))?;
     match style {
         DatagramStyle::Connected => socket.connect(to).and_then(|()| socket.send(b"lab"))?,
         DatagramStyle::Unconnected => socket.send_to(b"lab", to)?,
@@ -241,7 +245,7 @@ fn crowd(to: SocketAddr, connections: u32, targets: &[String]) -> io::Result<Ans
         start_connection(&socket, None, to, Patience::Leave)?;
         let client = TcpStream::from(socket);
         client.set_nonblocking(false)?;
-        client.set_read_timeout(Some(4 * PATIENCE))?;
+        client.set_read_timeout(Some(4 * patience()?))?;
         clients.push(client);
     }
     let mut counts = BTreeMap::new();

@@ -84,6 +84,7 @@ fn run(program: &str) -> Result<i32> {
         .args(arguments.lines())
         .env("ENFORCER_TEST_BIN_DIR", "/bin")
         .env("ENFORCER_TEST_HAMMER_ACTIONS", "10")
+        .env("ENFORCER_TEST_SLOWNESS", "5")
         .env("RUST_BACKTRACE", "1")
         .spawn()
         .with_context(|| format!("cannot start {program}"))?;

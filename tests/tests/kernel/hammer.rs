@@ -24,7 +24,7 @@ use enforcer_tests::{
         packet::{udp_packet, untagged},
     },
     http::{Request, Response},
-    programs::hammer_actions,
+    programs::{hammer_actions, slowness},
     scene::{Scene, Task},
     topology::{BRIDGE_HARDWARE, ENDPOINT, IMDS, IMDS_OVER_V6, IMDS_V4},
 };
@@ -174,12 +174,13 @@ impl Service {
         let state = self.lock();
         // The first of them may have begun before.
         let wanted = state.answers + 2;
+        let deadline = DEADLINE * slowness()?;
         let (mut state, timeout) = self
             .changed
-            .wait_timeout_while(state, DEADLINE, |state| state.answers < wanted && !state.has_ended)
+            .wait_timeout_while(state, deadline, |state| state.answers < wanted && !state.has_ended)
             .unwrap();
         ensure!(!state.has_ended, "a client has ended");
-        ensure!(!timeout.timed_out(), "a client is not served for {DEADLINE:?}");
+        ensure!(!timeout.timed_out(), "a client is not served for {deadline:?}");
         Ok(std::mem::take(&mut state.longest_gap))
     }
 }
@@ -234,7 +235,7 @@ impl Client<'_> {
 
     fn connected(&mut self) -> Result<SocketId> {
         let socket = self.actor.open(Family::V4)?;
-        self.actor.limit(socket, PATIENCE)?;
+        self.actor.limit(socket, PATIENCE * slowness()?)?;
         let attempt = self.actor.connect_socket(socket, ENDPOINT)?;
         if attempt != Attempt::Done {
             self.actor.close(socket)?;

@@ -61,7 +61,7 @@ pub(crate) fn check(mode: &str, scene: &mut Scene, spot: Spot, is_wanted: impl F
     techniques.retain(|technique| is_wanted(&technique.name));
     let real: Vec<_> = techniques.iter().map(|one| trial.works_unhindered(one)).collect();
     let old = together::Established::open(&mut trial);
-    await_silence(trial.scene);
+    await_silence(trial.scene, 200);
     trial.scene.enforcer().start().unwrap();
     let gap = Gap::look(trial.scene);
     let mut cells = old.cells(&mut trial);
@@ -86,11 +86,10 @@ pub(crate) fn check(mode: &str, scene: &mut Scene, spot: Spot, is_wanted: impl F
 }
 
 /// Connections made without the enforcer end some time later, and their last packets are nobody's leak.
-fn await_silence(scene: &mut Scene) {
-    const QUIET: usize = 200;
+fn await_silence(scene: &mut Scene, quiet: usize) {
     let mut last = scene.imds_hits().unwrap();
     let mut unchanged = 0;
-    while unchanged < QUIET {
+    while unchanged < quiet {
         let hits = scene.imds_hits().unwrap();
         unchanged = if hits == last { unchanged + 1 } else { 0 };
         last = hits;
@@ -121,6 +120,8 @@ impl Trial<'_> {
 
     /// Whether a technique gets what it is after while nobody enforces anything.
     fn works_unhindered(&mut self, technique: &Technique) -> bool {
+        // Or what is left of the technique before would prove this one.
+        await_silence(self.scene, 10);
         let before = self.arrived();
         (0..TIMES).any(|_| {
             let outcome = self.spot.attempt(&technique.name);
