@@ -12,8 +12,12 @@ use anyhow::{Context, Result, bail};
 use enforcer_common::{event::Hook, verdict::Reason};
 use serde::Deserialize;
 
-/// How long an expected record, or a start, may take; emulated machines are slow.
-const DEADLINE: Duration = Duration::from_mins(1);
+use crate::programs::slowness;
+
+/// How long an expected record, a start or an end may take. Whoever cannot read how slow the machine is says so elsewhere.
+fn deadline() -> Duration {
+    Duration::from_mins(1) * slowness().unwrap_or(1)
+}
 
 /// One line of the feed. The schema is strict where a test relies on it: an unknown field fails.
 #[derive(Clone, Debug, Deserialize)]
@@ -240,14 +244,14 @@ impl AuditFeed {
         match ready {
             Some(true) => Ok(()),
             Some(false) => bail!("the enforcer ended before it was ready"),
-            None => bail!("the enforcer is not ready after {DEADLINE:?}"),
+            None => bail!("the enforcer is not ready after {:?}", deadline()),
         }
     }
 
     /// Waits until the enforcer has closed its output.
     pub(crate) fn await_end(&self) -> Result<()> {
         let ended = self.wait(|log| log.has_ended.then_some(()));
-        ended.with_context(|| format!("the enforcer has not ended after {DEADLINE:?}"))
+        ended.with_context(|| format!("the enforcer has not ended after {:?}", deadline()))
     }
 
     pub(crate) fn set_ready(&self) {
@@ -260,7 +264,7 @@ impl AuditFeed {
             found = look(log);
             found.is_none()
         };
-        let waited = self.shared.changed.wait_timeout_while(self.lock(), DEADLINE, waiting);
+        let waited = self.shared.changed.wait_timeout_while(self.lock(), deadline(), waiting);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
         found
     }
