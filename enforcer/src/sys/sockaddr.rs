@@ -45,11 +45,6 @@ impl SharedAddress {
         }
     }
 
-    /// The IPv4 address (as it lies in memory) at this moment.
-    pub(crate) fn get(&self) -> Option<u32> {
-        self.words.get(1).map(|word| word.load(Ordering::Relaxed))
-    }
-
     /// Replaces the IPv4 address (as it lies in memory).
     pub(crate) fn set(&self, address: u32) {
         if let Some(word) = self.words.get(1) {

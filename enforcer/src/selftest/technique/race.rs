@@ -21,10 +21,9 @@ use crate::{
     sys::sockaddr::SharedAddress,
 };
 
-/// How often it is tried at least.
+/// How often it is tried.
 const ROUNDS: u32 = 2_000;
-/// In how many of the rounds the protected address is there at the beginning, at least: on a busy machine the other
-/// thread may not run during many of them.
+/// Every so many rounds the protected address is there at the beginning, also where the other thread hardly ever runs.
 const PROTECTED: u32 = 32;
 
 pub(super) fn connect(ground: &Ground) -> io::Result<()> {
@@ -56,20 +55,22 @@ fn raced(ground: &Ground, attempt: impl Fn(&SharedAddress) -> io::Result<()>) ->
     let (address, done) = (SharedAddress::new(words), AtomicBool::new(false));
     thread::scope(|scope| {
         scope.spawn(|| {
+            // Once around for each address, for it to be interrupted with either of them in place.
+            let mut addresses = [ground.metadata, ground.bystander];
             while !done.load(Ordering::Relaxed) {
-                address.set(in_memory(ground.metadata));
-                address.set(in_memory(ground.bystander));
+                address.set(in_memory(addresses[0]));
+                addresses.reverse();
             }
         });
         let mut outcome = Ok(());
-        let (mut rounds, mut protected) = (0_u32, 0);
-        while rounds < ROUNDS || protected < PROTECTED {
+        for round in 0..ROUNDS {
             // On a single CPU the other thread hardly ever comes in between.
-            if rounds.is_multiple_of(16) {
+            if round.is_multiple_of(16) {
                 thread::yield_now();
             }
-            rounds += 1;
-            protected += u32::from(address.get() == Some(in_memory(ground.metadata)));
+            if round.is_multiple_of(PROTECTED) {
+                address.set(in_memory(ground.metadata));
+            }
             if let Err(error) = attempt(&address)
                 && error.raw_os_error() == Some(libc::EPERM)
             {
