@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, anyhow};
 use crate::step;
 
 /// Emulation is about ten times slower than the host; a machine that needs longer hangs.
-const DEADLINE: Duration = Duration::from_mins(40);
+const DEADLINE: Duration = Duration::from_mins(55);
 
 /// How much of the console explains a failure.
 const TAIL_LINES: usize = 60;
