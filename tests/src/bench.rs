@@ -15,6 +15,7 @@ mod endpoint;
 pub mod gauge;
 mod hooks;
 mod reference;
+mod start;
 
 pub use reference::run as run_reference;
 
@@ -42,7 +43,8 @@ pub fn run(bench: &Bench) -> Result<()> {
     hooks::measure(&mut scene)?;
     connects::measure(&scene, bench.rounds)?;
     bulk::measure(&scene, bench.rounds)?;
-    endpoint::measure(&scene, bench.rounds, bench.seconds)
+    endpoint::measure(&scene, bench.rounds, bench.seconds)?;
+    start::measure(&mut scene, bench.rounds)
 }
 
 /// Median, smallest and largest of some figures.
