@@ -1,8 +1,7 @@
 //! How long a start takes, until the enforcer tells its service manager that it is ready.
 
-use std::time::Instant;
-
 use anyhow::{Result, ensure};
+use tokio::time::Instant;
 
 use super::{Spread, say};
 use crate::scene::Scene;
