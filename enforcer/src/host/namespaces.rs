@@ -10,7 +10,7 @@ use std::{
         fd::{AsFd as _, AsRawFd as _},
         unix::fs::MetadataExt as _,
     },
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use rtnetlink::{
@@ -192,7 +192,7 @@ fn processes(root: &Path) -> Result<impl Iterator<Item = PathBuf>, HostError> {
     let processes = procfs::process::all_processes().map_err(|source| HostError::Processes { source })?;
     let below = processes.flatten().filter(move |process| {
         let mut cgroups = process.cgroups().into_iter().flatten();
-        cgroups.any(|cgroup| cgroup.hierarchy == 0 && Path::new(&cgroup.pathname).starts_with(root))
+        cgroups.any(|cgroup| cgroup.hierarchy == 0 && is_at_or_below(Path::new(&cgroup.pathname), root))
     });
     Ok(below.flat_map(|process| {
         let tasks = fs::read_dir(format!("/proc/{}/task", process.pid));
@@ -201,6 +201,37 @@ fn processes(root: &Path) -> Result<impl Iterator<Item = PathBuf>, HostError> {
     }))
 }
 
+/// Whether a cgroup is `root` or below it. What is outside of this process's view of the cgroups has a path that begins with
+/// `/..`; with the view's own root as `root` that is not below it.
+fn is_at_or_below(cgroup: &Path, root: &Path) -> bool {
+    cgroup.starts_with(root) && cgroup.components().all(|component| component != Component::ParentDir)
+}
+
 fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::is_at_or_below;
+
+    #[test]
+    fn what_is_outside_of_the_view_of_cgroups_is_not_below_its_root() {
+        for (cgroup, root, is_below) in [
+            ("/", "/", true),
+            ("/ecs/1", "/", true),
+            ("/ecs/1", "/ecs", true),
+            ("/ecstasks", "/ecs", false),
+            ("/..", "/", false),
+            ("/../../user.slice", "/", false),
+        ] {
+            assert_eq!(
+                is_at_or_below(Path::new(cgroup), Path::new(root)),
+                is_below,
+                "{cgroup} {root}"
+            );
+        }
+    }
 }
