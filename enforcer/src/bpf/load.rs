@@ -90,7 +90,8 @@ fn load_program(program: &mut Program, kind: Kind) -> Result<(), ProgramError> {
         Kind::SkbEgress => <&mut CgroupSkb>::try_from(program)?.load(),
         Kind::SockCreate => <&mut CgroupSock>::try_from(program)?.load(),
         Kind::Sockopt => <&mut CgroupSockopt>::try_from(program)?.load(),
-        // Reading the kernel's own types takes as long as verifying all of this; nobody else needs them.
+        // The loader has read the kernel's own types before and keeps them to itself. Reading them again takes long, so it is
+        // done here, beside the verifying.
         Kind::Lsm(name) => <&mut LsmCgroup>::try_from(program)?.load(name, &Btf::from_sys_fs()?),
         Kind::SockOps => <&mut SockOps>::try_from(program)?.load(),
         Kind::Classifier => <&mut SchedClassifier>::try_from(program)?.load(),
