@@ -27,6 +27,17 @@ pub enum CgroupError {
         /// The directory.
         path: PathBuf,
     },
+    /// What is mounted is not the tree that this process's own cgroup is told in: its root is another cgroup.
+    #[error(
+        "{path} shows the cgroups from {root} on, and not those of this process's cgroup namespace: \
+         run in the host's cgroup namespace (docker run --cgroupns=host)"
+    )]
+    OtherView {
+        /// Where it is mounted.
+        path: PathBuf,
+        /// The mount's root, as this process's cgroup namespace has it.
+        root: String,
+    },
     /// The kernel's files about a process could not be read.
     #[error("cannot read {what} of a process: {source}")]
     Proc {
@@ -74,23 +85,24 @@ impl CgroupFs {
                 what: "mountinfo",
                 source,
             })?;
-        let mut candidates: Vec<PathBuf> = mounts
+        let mut candidates: Vec<_> = mounts
             .into_iter()
             .filter(|mount| mount.fs_type == "cgroup2")
-            .map(|mount| mount.mount_point)
+            .map(|mount| (mount.mount_point, mount.root))
             .collect();
         if candidates.is_empty() {
             return Err(CgroupError::NotMounted);
         }
         // The deepest mount point that contains the root.
-        candidates.sort_by_key(|mount| std::cmp::Reverse(mount.components().count()));
-        let mount = match root {
+        candidates.sort_by_key(|(mount, _)| std::cmp::Reverse(mount.components().count()));
+        let (mount, shown) = match root {
             None => candidates.pop().ok_or(CgroupError::NotMounted)?,
             Some(root) => candidates
                 .into_iter()
-                .find(|mount| root.starts_with(mount))
+                .find(|(mount, _)| root.starts_with(mount))
                 .ok_or_else(|| CgroupError::NotCgroup2 { path: root.to_owned() })?,
         };
+        require_own_view(&mount, shown)?;
         let directory = File::open(&mount).map_err(|source| file_error("open", &mount, source))?;
         Ok(Self {
             mount,
@@ -164,10 +176,40 @@ fn cgroup_of(process: ProcResult<Process>) -> Result<PathBuf, CgroupError> {
     Ok(PathBuf::from(unified.pathname))
 }
 
+/// Elsewhere, paths of processes and paths of directories mean different cgroups.
+fn require_own_view(mount: &Path, root: String) -> Result<(), CgroupError> {
+    if root == "/" {
+        return Ok(());
+    }
+    let path = mount.to_owned();
+    Err(CgroupError::OtherView { path, root })
+}
+
 fn file_error(operation: &'static str, path: &Path, source: io::Error) -> CgroupError {
     CgroupError::File {
         operation,
         path: path.to_owned(),
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::require_own_view;
+
+    #[test]
+    fn a_mount_that_shows_other_cgroups_than_ones_own_is_refused() {
+        let mount = Path::new("/sys/fs/cgroup");
+        require_own_view(mount, "/".to_owned()).unwrap();
+        // The host's in another cgroup namespace, and a part of the tree.
+        for root in ["/..", "/../..", "/kubepods.slice"] {
+            let refused = require_own_view(mount, root.to_owned()).unwrap_err().to_string();
+            assert!(
+                refused.contains(root) && refused.contains("--cgroupns=host"),
+                "{refused}"
+            );
+        }
     }
 }
