@@ -27,7 +27,7 @@ use self::{
     sockets::{Offered, Sockets},
 };
 use crate::{
-    attribution::Attributor,
+    attribution::{Attributor, Lookups, Registry, Resolver, Source, SourceKind},
     audit::{self, Audit, AuditError, By, kernel::Feed},
     bpf::{self, Bpf, BpfError, KernelLog, Prepared},
     config::{self, Config, load::Flags},
@@ -162,12 +162,14 @@ impl Running {
         let own_cgroup = preflight::own_cgroup(&cgroups)?;
         let bpf_config = kernel::bpf_config(&config, &cgroups, &own_cgroup);
         let rules = Arc::new(kernel::rules(&config, &own_cgroup));
-        let access = Arc::new(access(&config, Arc::clone(&rules), &Earlier::None(cgroups.clone())));
+        let (registry, resolver, lookups) = attribution(&config);
+        let earlier = Earlier::None(cgroups.clone(), registry);
+        let access = Arc::new(access(&config, Arc::clone(&rules), &earlier));
         let mut bpf = Bpf::load(&bpf_config, launch.prepared)?;
         let (classes, class_control) = ClassWatch::start(cgroups.clone(), Arc::clone(&rules), bpf.take_classes()?)?;
         let (attributor, attributor_watch) = watch::channel(Arc::clone(&access.attributor));
         let (access, access_watch) = watch::channel(access);
-        let gate = Gate::new(bpf.take_accepted()?, access_watch.clone());
+        let gate = Gate::new(bpf.take_accepted()?, access_watch.clone(), resolver);
         let mut feed = feed(&mut bpf, attributor_watch.clone(), audit)?;
         let log = bpf.take_log()?;
         let tables = bpf.take_tables()?;
@@ -198,6 +200,7 @@ impl Running {
         supervisor.spawn("kernel log reader", forward(log, feeding_watcher));
         supervisor.spawn("cgroup watcher", classes.run(watching_watcher.clone()));
         supervisor.spawn("network device watcher", cover_devices(coverage, watching_watcher));
+        supervisor.spawn("container look-ups", infallible(lookups.run(serving_watcher.clone())));
         let embedded = move || access_watch.borrow().upstream.embedded().cloned();
         let refresh = upstream::refresh(embedded, serving_watcher.clone());
         supervisor.spawn("credentials refresher", infallible(refresh));
@@ -338,6 +341,15 @@ fn feed(bpf: &mut Bpf, attributor: watch::Receiver<Arc<Attributor>>, audit: &Aud
         attributor,
         recorder: audit.recorder(),
     })
+}
+
+/// What is known of tasks, and who finds out more.
+fn attribution(config: &Config) -> (Arc<Registry>, Resolver, Lookups) {
+    let registry = Arc::new(Registry::default());
+    registry.replace(SourceKind::Config, controller::entries(config));
+    let sources: Arc<[Source]> = Arc::new([]);
+    let (resolver, lookups) = Resolver::new(sources, Arc::clone(&registry), config.sources.wait);
+    (registry, resolver, lookups)
 }
 
 /// Says what is guarded and where it listens.

@@ -1,8 +1,16 @@
 //! Attribution: from what the kernel says about a sender to the task it belongs to.
 //!
-//! A cgroup ID becomes a path, and the deepest configured cgroup that contains the path names the task. Both the
-//! caller's cgroup and the one its socket was made in must lead to the same task. IDs are never reused and cgroups
-//! never move, so what was found once stays true, also after the cgroup is gone.
+//! A cgroup ID becomes a path, and what the sources say about the cgroups on this path names the task ([`Tasks`]). Both the
+//! caller's cgroup and the one its socket was made in must lead to the same task. IDs are never reused and cgroups never
+//! move, so where a cgroup is stays true, also after it is gone; whose it is may change as long as it exists.
+
+mod cgroup_path;
+mod claims;
+mod registry;
+mod resolver;
+mod source;
+mod task;
+mod tasks;
 
 use std::{
     collections::HashMap,
@@ -17,6 +25,15 @@ use enforcer_common::{
 };
 use tracing::warn;
 
+pub use self::{
+    cgroup_path::{ContainerId, InvalidContainerId},
+    claims::{Claims, Conflict, Holder},
+    registry::Registry,
+    resolver::{Lookups, Resolution, Resolver},
+    source::{Source, SourceError},
+    task::{Cgroup, Entry, Fact, SourceKind, TaskName},
+    tasks::{Owner, Taken, Tasks},
+};
 use crate::{
     bpf::Mode,
     host::{
@@ -26,17 +43,13 @@ use crate::{
 };
 
 /// How many cgroups are remembered. When there are more, remembering starts over.
-const CACHED_CGROUPS: usize = 16_384;
-
-/// A task's name; cheap to copy.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct TaskName(Arc<str>);
+const CACHED_CGROUPS: usize = 65_536;
 
 /// Whose connection it is, or why that is not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Attributed {
     /// A task's.
-    Task(TaskName),
+    Task(Owner),
     /// The kernel announced no sender.
     UnknownSender,
     /// The kernel has two candidates.
@@ -47,6 +60,8 @@ pub enum Attributed {
     SocketFromElsewhere,
     /// Of a cgroup that belongs to no task.
     NoTask,
+    /// Of a cgroup that no source could be asked about in time.
+    Unresolved,
 }
 
 /// Where a cgroup is in the tree, and whose it is.
@@ -54,8 +69,8 @@ pub enum Attributed {
 pub struct Located {
     /// Path relative to the cgroup2 mount, with a leading slash.
     pub path: Box<str>,
-    /// The task, if one claims it.
-    pub task: Option<TaskName>,
+    /// Whose it is, if that is known.
+    pub owner: Option<Owner>,
     /// Whether what it is refused is recorded only.
     pub observed: bool,
 }
@@ -63,43 +78,37 @@ pub struct Located {
 /// What the configuration says about places in the tree.
 #[derive(Clone, Debug, Default)]
 pub struct Places {
-    /// Cgroup paths relative to the mount, and whose they are, with everything below them.
-    pub tasks: HashMap<PathBuf, TaskName>,
     /// How cgroups are treated.
     pub rules: Arc<Rules>,
     /// How all of them together are treated.
     pub mode: Mode,
 }
 
-/// Tells the path of a cgroup.
+/// Tells paths of cgroups, and IDs of paths.
 pub trait CgroupPaths: fmt::Debug + Send + Sync + 'static {
     /// Path relative to the cgroup2 mount, with a leading slash; `None` if the cgroup is gone.
     fn path_of(&self, id: u64) -> Result<Option<PathBuf>, CgroupError>;
+
+    /// ID of the cgroup at such a path; `None` if there is none.
+    fn id_of(&self, path: &Path) -> Result<Option<u64>, CgroupError>;
 }
 
 /// Answers whose a cgroup is.
 #[derive(Debug)]
 pub struct Attributor {
     paths: Arc<dyn CgroupPaths>,
+    registry: Arc<Registry>,
     places: Places,
     /// Plain data, held for a lookup or an insertion only.
-    known: Mutex<HashMap<u64, Arc<Located>>>,
+    known: Mutex<HashMap<u64, Known>>,
 }
 
-// === impl TaskName ===
-
-impl TaskName {
-    /// A task's name.
-    #[must_use]
-    pub fn new(name: &str) -> Self {
-        Self(name.into())
-    }
-
-    /// The name as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
+/// A cgroup that is remembered.
+#[derive(Clone, Debug)]
+struct Known {
+    located: Arc<Located>,
+    /// How many changes the registry had seen when this was looked up.
+    changes: u64,
 }
 
 // === impl CgroupPaths ===
@@ -108,16 +117,31 @@ impl CgroupPaths for CgroupFs {
     fn path_of(&self, id: u64) -> Result<Option<PathBuf>, CgroupError> {
         Self::path_of(self, id)
     }
+
+    fn id_of(&self, path: &Path) -> Result<Option<u64>, CgroupError> {
+        Self::id_of(self, path)
+    }
+}
+
+// === impl Located ===
+
+impl Located {
+    /// The task it belongs to.
+    #[must_use]
+    pub fn task(&self) -> Option<&TaskName> {
+        self.owner.as_ref().map(|owner| &owner.task)
+    }
 }
 
 // === impl Attributor ===
 
 impl Attributor {
-    /// An attributor that knows whose places are.
+    /// An attributor that goes by what is in the registry.
     #[must_use]
-    pub fn new(paths: impl CgroupPaths, places: Places) -> Self {
+    pub fn new(paths: impl CgroupPaths, registry: Arc<Registry>, places: Places) -> Self {
         Self {
             paths: Arc::new(paths),
+            registry,
             places,
             known: Mutex::default(),
         }
@@ -126,16 +150,29 @@ impl Attributor {
     /// One that knows other things about places, and remembers the same cgroups.
     #[must_use]
     pub fn with(&self, places: Places) -> Self {
-        let remembered = self.known().clone();
         let other = Self {
             paths: Arc::clone(&self.paths),
+            registry: Arc::clone(&self.registry),
             places,
             known: Mutex::default(),
         };
-        let located = |(id, located): (u64, Arc<Located>)| (id, Arc::new(other.located(Path::new(&*located.path))));
-        let known = remembered.into_iter().map(located).collect();
+        let again = |known: &Known| Known {
+            located: Arc::new(Located {
+                path: known.located.path.clone(),
+                owner: known.located.owner.clone(),
+                observed: other.places.rules.treatment(Path::new(&*known.located.path)).observed,
+            }),
+            changes: known.changes,
+        };
+        let known = self.known().iter().map(|(id, known)| (*id, again(known))).collect();
         *other.known() = known;
         other
+    }
+
+    /// What the sources say.
+    #[must_use]
+    pub const fn registry(&self) -> &Arc<Registry> {
+        &self.registry
     }
 
     /// Whether what is refused in a place is recorded only. For places that are not known, it is what holds everywhere.
@@ -167,16 +204,27 @@ impl Attributor {
             let Some(located) = self.locate(id) else {
                 return Attributed::SenderGone;
             };
-            if agreed.as_ref().is_some_and(|first| first.task != located.task) {
+            if agreed.as_ref().is_some_and(|first| first.task() != located.task()) {
                 return Attributed::SocketFromElsewhere;
             }
             agreed = Some(located);
         }
-        match agreed.map(|located| located.task.clone()) {
+        match agreed.map(|located| located.owner.clone()) {
             None => Attributed::UnknownSender,
             Some(None) => Attributed::NoTask,
-            Some(Some(task)) => Attributed::Task(task),
+            Some(Some(owner)) => Attributed::Task(owner),
         }
+    }
+
+    /// Those cgroups of a handshake that are nobody's as far as is known, and not a trusted host service's.
+    #[must_use]
+    pub fn unowned(&self, handshake: Option<&Handshake>) -> Vec<Arc<Located>> {
+        let ids = handshake.map(|handshake| [handshake.identity.cgroup_id, handshake.identity.socket_cgroup_id]);
+        let located = ids.into_iter().flatten().filter_map(|id| self.locate(id));
+        let mut unowned: Vec<_> = located.filter(|located| located.owner.is_none()).collect();
+        unowned.retain(|located| !self.trusts(Path::new(&*located.path)));
+        unowned.dedup();
+        unowned
     }
 
     /// Where a cgroup is and whose; `None` if that cannot be told.
@@ -184,158 +232,64 @@ impl Attributor {
         if cgroup_id == 0 {
             return None;
         }
-        if let Some(located) = self.known().get(&cgroup_id) {
-            return Some(Arc::clone(located));
-        }
-        let path = match self.paths.path_of(cgroup_id) {
-            Ok(path) => path?,
-            Err(error) => {
-                warn!(
-                    cgroup_id,
-                    %error,
-                    "cannot tell the path of a cgroup"
-                );
-                return None;
-            }
+        let changes = self.registry.changes();
+        let known = self.known().get(&cgroup_id).cloned();
+        let located = match known {
+            Some(known) if known.changes == changes => return Some(known.located),
+            Some(known) => self.again(cgroup_id, known.located),
+            None => Arc::new(self.located(&self.path_of(cgroup_id)?)),
         };
-        let located = Arc::new(self.located(&path));
         let mut known = self.known();
         if known.len() >= CACHED_CGROUPS {
             known.clear();
         }
-        known.insert(cgroup_id, Arc::clone(&located));
+        let remembered = Known {
+            located: Arc::clone(&located),
+            changes,
+        };
+        known.insert(cgroup_id, remembered);
         Some(located)
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<u64, Arc<Located>>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn path_of(&self, cgroup_id: u64) -> Option<PathBuf> {
+        self.paths.path_of(cgroup_id).unwrap_or_else(|error| {
+            warn!(cgroup_id, %error, "cannot tell the path of a cgroup");
+            None
+        })
+    }
+
+    /// Whose a cgroup is that was known, now that something has changed. One that is gone stays whose it was: what has its
+    /// path now is another one.
+    fn again(&self, cgroup_id: u64, before: Arc<Located>) -> Arc<Located> {
+        let path = Path::new(&*before.path);
+        let owner = self.owner(path);
+        if owner == before.owner || self.path_of(cgroup_id).as_deref() != Some(path) {
+            return before;
+        }
+        Arc::new(Located {
+            path: before.path.clone(),
+            owner,
+            observed: before.observed,
+        })
     }
 
     fn located(&self, path: &Path) -> Located {
-        let mut ancestors = path.ancestors();
         Located {
             path: path.to_string_lossy().into(),
-            task: ancestors.find_map(|ancestor| self.places.tasks.get(ancestor)).cloned(),
+            owner: self.owner(path),
             observed: self.places.rules.treatment(path).observed,
         }
+    }
+
+    fn owner(&self, path: &Path) -> Option<Owner> {
+        let is_this = |path: &Path, id| matches!(self.paths.id_of(path), Ok(Some(found)) if found == id);
+        self.registry.read().owner(path, is_this)
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<u64, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{collections::HashMap, path::PathBuf, sync::Mutex};
-
-    use enforcer_common::{
-        handshake::{Handshake, state},
-        identity::Identity,
-    };
-
-    use super::{Attributed, Attributor, CgroupPaths, Places, TaskName};
-    use crate::host::cgroupfs::CgroupError;
-
-    #[derive(Debug)]
-    struct Tree(Mutex<HashMap<u64, &'static str>>);
-
-    impl CgroupPaths for Tree {
-        fn path_of(&self, id: u64) -> Result<Option<PathBuf>, CgroupError> {
-            Ok(self.0.lock().unwrap().remove(&id).map(PathBuf::from))
-        }
-    }
-
-    /// Each cgroup can be asked for once, so a second answer must come from memory.
-    fn attributor() -> Attributor {
-        let tree = Tree(Mutex::new(HashMap::from([
-            (1, "/"),
-            (10, "/ecs/web"),
-            (11, "/ecs/web/container/deep"),
-            (12, "/ecs/web-2"),
-            (20, "/ecs/web/batch/x"),
-            (30, "/system.slice/ssh.service"),
-        ])));
-        let tasks = [("/ecs/web", "web"), ("/ecs/web/batch", "batch")];
-        Attributor::new(tree, places(&tasks))
-    }
-
-    fn places(tasks: &[(&str, &str)]) -> Places {
-        let tasks = tasks.iter().map(|(path, name)| (path.into(), TaskName::new(name)));
-        Places {
-            tasks: tasks.collect(),
-            ..Places::default()
-        }
-    }
-
-    fn from(cgroup_id: u64, socket_cgroup_id: u64, state: u32) -> Handshake {
-        Handshake {
-            identity: Identity {
-                cgroup_id,
-                socket_cgroup_id,
-                ..Identity::default()
-            },
-            state,
-            reserved: 0,
-        }
-    }
-
-    fn attribute(cgroup_id: u64, socket_cgroup_id: u64) -> Attributed {
-        attributor().attribute(Some(&from(cgroup_id, socket_cgroup_id, state::CONFIRMED)))
-    }
-
-    fn task(name: &str) -> Attributed {
-        Attributed::Task(TaskName::new(name))
-    }
-
-    #[test]
-    fn the_deepest_configured_cgroup_names_the_task() {
-        assert_eq!(attribute(10, 0), task("web"));
-        assert_eq!(attribute(11, 10), task("web"));
-        assert_eq!(attribute(20, 0), task("batch"));
-    }
-
-    #[test]
-    fn a_cgroup_whose_name_merely_begins_alike_is_nobodys() {
-        assert_eq!(attribute(12, 12), Attributed::NoTask);
-    }
-
-    #[test]
-    fn a_packet_without_a_caller_is_attributed_by_its_socket() {
-        assert_eq!(attribute(0, 11), task("web"));
-        assert_eq!(attribute(0, 0), Attributed::UnknownSender);
-    }
-
-    #[test]
-    fn a_socket_of_another_task_or_of_none_is_refused() {
-        assert_eq!(attribute(10, 20), Attributed::SocketFromElsewhere);
-        assert_eq!(attribute(10, 30), Attributed::SocketFromElsewhere);
-        assert_eq!(attribute(30, 10), Attributed::SocketFromElsewhere);
-    }
-
-    #[test]
-    fn a_vanished_cgroup_is_gone_unless_it_was_known() {
-        assert_eq!(attribute(99, 10), Attributed::SenderGone);
-        let attributor = attributor();
-        let handshake = from(10, 11, state::CLAIMED);
-        assert_eq!(attributor.attribute(Some(&handshake)), task("web"));
-        assert_eq!(attributor.attribute(Some(&handshake)), task("web"));
-    }
-
-    #[test]
-    fn what_was_found_stays_found_when_the_tasks_change() {
-        let before = attributor();
-        let handshake = from(10, 20, state::CONFIRMED);
-        assert_eq!(before.attribute(Some(&handshake)), Attributed::SocketFromElsewhere);
-        let after = before.with(places(&[("/ecs", "one")]));
-        assert_eq!(after.attribute(Some(&handshake)), task("one"));
-        assert_eq!(after.with(places(&[])).attribute(Some(&handshake)), Attributed::NoTask);
-    }
-
-    #[test]
-    fn a_missing_or_ambiguous_handshake_is_nobodys() {
-        assert_eq!(attributor().attribute(None), Attributed::UnknownSender);
-        for state in [0, state::AMBIGUOUS, 77] {
-            assert_eq!(
-                attributor().attribute(Some(&from(10, 10, state))),
-                Attributed::AmbiguousSender
-            );
-        }
-    }
-}
+pub(crate) mod tests;

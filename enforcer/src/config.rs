@@ -9,12 +9,14 @@ mod overlay;
 mod pattern;
 mod protect;
 mod raw;
+mod sources;
 mod tasks;
 mod validate;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
@@ -23,6 +25,7 @@ pub use self::{
     pattern::CgroupPattern,
     protect::{Group, Groups},
     raw::{UnknownUpstream, UpstreamMode},
+    sources::Sources,
 };
 use crate::{attribution::TaskName, bpf::Mode, policy::CredentialId};
 
@@ -50,6 +53,8 @@ pub struct Config {
     pub audit: Audit,
     /// Where the running enforcer is told what to do.
     pub control_socket: PathBuf,
+    /// Where tasks are learned from besides this.
+    pub sources: Sources,
     /// The tasks.
     pub tasks: Vec<Task>,
 }
@@ -116,11 +121,11 @@ pub enum Upstream {
     },
 }
 
-/// What the embedded agent needs to know of a task.
+/// A role the embedded agent has credentials of.
 #[derive(Clone, Debug)]
 pub struct Role {
-    /// The task.
-    pub task: TaskName,
+    /// The one task it is for; none means every task that has this role.
+    pub task: Option<TaskName>,
     /// The ARN its credentials are reported under.
     pub arn: String,
     /// File with its credentials.
@@ -154,6 +159,8 @@ pub struct Task {
     pub cgroups: Vec<PathBuf>,
     /// The credential IDs it owns.
     pub credential_ids: Vec<CredentialId>,
+    /// The role whose credentials it gets.
+    pub role_arn: Option<Arc<str>>,
     /// Blocked destinations it may use, as in [`Exception::groups`]; none means what its cgroup may.
     pub groups: Option<u16>,
     /// Whether its attempts are recorded only; none means what holds for its cgroup.

@@ -72,8 +72,8 @@ impl Endpoint {
     }
 
     /// A place for a connection of this sender; none if it has too many, and that is recorded.
-    fn admit(&self, sender: &Sender) -> Option<Place<'_>> {
-        let caller = self.gate.caller(sender);
+    async fn admit(&self, sender: &Sender) -> Option<Place<'_>> {
+        let caller = self.gate.caller(sender).await;
         let place = self.limits.admit(caller.task());
         if place.is_none() {
             drop(Pending {
@@ -91,7 +91,7 @@ impl Endpoint {
     /// Answers one request. A body is not looked at.
     async fn answer(&self, sender: &Sender, method: &Method, uri: &Uri) -> Response {
         let parsed = parse::parse(method, uri);
-        let caller = self.gate.caller(sender);
+        let caller = self.gate.caller(sender).await;
         let mut pending = Pending {
             recorder: &self.recorder,
             sender,
@@ -133,10 +133,15 @@ async fn access(pending: &mut Pending<'_>, request: AccessRequest) -> Response {
         },
     };
     pending.verdict = verdict;
-    pending.credential = Some(request.credential);
     let Some(permit) = permit else {
-        return respond::unknown(request.version, Unknown::Id);
+        let unknown = match verdict {
+            Verdict::Deny(DenialReason::Unresolved) => Unknown::Yet,
+            Verdict::Permit | Verdict::Deny(_) | Verdict::WouldDeny(_) => Unknown::Id,
+        };
+        pending.credential = request.wanted.into_id();
+        return respond::unknown(request.version, unknown);
     };
+    pending.credential = permit.credential().cloned();
     match caller.upstream().credentials(&permit).await {
         Ok(Answer::Credentials(body)) => respond::credentials(body),
         Ok(Answer::Unknown) => respond::unknown(request.version, Unknown::Id),

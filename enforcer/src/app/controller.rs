@@ -6,6 +6,7 @@
 
 use std::{net::SocketAddrV4, path::PathBuf, sync::Arc};
 
+use jiff::Timestamp;
 use tokio::{
     sync::watch,
     task::{JoinError, spawn_blocking},
@@ -14,17 +15,16 @@ use tracing::{error, info};
 
 use super::kernel;
 use crate::{
-    attribution::{Attributor, Places},
+    attribution::{Attributor, Cgroup, Entry, Places, Registry, SourceKind},
     audit::{By, Change, Recorder},
     bpf::{BpfError, Mode, Tables},
     config::{
-        Config,
+        self, Config,
         load::{ConfigError, Flags, environment, load},
     },
     control::report::{Report, TaskReport},
     endpoint::Access,
     host::{HostError, cgroupfs::CgroupFs, classes::ClassControl, treatment::Rules},
-    policy::Ownership,
     upstream::Upstream,
 };
 
@@ -70,20 +70,19 @@ pub(super) struct Controller {
 /// Who is who, who owns what, and who has it, by a configuration. Reads credentials files. What an earlier one remembers
 /// is kept.
 pub(super) fn access(config: &Config, rules: Arc<Rules>, earlier: &Earlier) -> Access {
-    let tasks = config.tasks.iter();
-    let cgroups = tasks.flat_map(|task| task.cgroups.iter().map(|cgroup| (cgroup.clone(), task.name.clone())));
     let places = Places {
-        tasks: cgroups.collect(),
         rules,
         mode: config.mode,
     };
     let (attributor, upstream) = match earlier {
-        Earlier::None(cgroups) => (Attributor::new(cgroups.clone(), places), None),
+        Earlier::None(cgroups, registry) => {
+            let attributor = Attributor::new(cgroups.clone(), Arc::clone(registry), places);
+            (attributor, None)
+        }
         Earlier::Access(earlier) => (earlier.attributor.with(places), Some(&earlier.upstream)),
     };
     Access {
         attributor: Arc::new(attributor),
-        ownership: ownership(config),
         upstream: Upstream::build(&config.upstream, upstream),
     }
 }
@@ -91,16 +90,28 @@ pub(super) fn access(config: &Config, rules: Arc<Rules>, earlier: &Earlier) -> A
 /// What there was before.
 pub(super) enum Earlier {
     /// Nothing.
-    None(CgroupFs),
+    None(CgroupFs, Arc<Registry>),
     /// Another configuration.
     Access(Arc<Access>),
 }
 
-fn ownership(config: &Config) -> Ownership {
-    let tasks = config.tasks.iter();
-    tasks
-        .flat_map(|task| task.credential_ids.iter().map(|id| (id.clone(), task.name.clone())))
-        .collect()
+/// What the configuration says of tasks.
+pub(super) fn entries(config: &Config) -> Vec<Entry> {
+    let cgroup = |path: &PathBuf| Cgroup {
+        path: path.as_path().into(),
+        id: None,
+    };
+    let entry = |task: &config::Task| Entry {
+        id: task.name.as_str().into(),
+        task: task.name.clone(),
+        cgroups: task.cgroups.iter().map(cgroup).collect(),
+        created: Timestamp::UNIX_EPOCH,
+        credential_ids: task.credential_ids.clone().into(),
+        execution_ids: [].into(),
+        role_arn: task.role_arn.clone(),
+        facts: [].into(),
+    };
+    config.tasks.iter().map(entry).collect()
 }
 
 // === impl Controller ===
@@ -201,8 +212,11 @@ impl Controller {
             .write(&kernel::bpf_config(&config, &self.cgroups, &self.own_cgroup))?;
         self.classes.apply(rules).await?;
         let access = Arc::new(access);
+        // Roles are known before who has them: a request in between gets the answer of before.
+        let registry = Arc::clone(access.attributor.registry());
         self.attributor.send_replace(Arc::clone(&access.attributor));
         self.access.send_replace(access);
+        registry.replace(SourceKind::Config, entries(&config));
         self.config = config;
         Ok(())
     }

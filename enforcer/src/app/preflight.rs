@@ -283,9 +283,13 @@ fn credentials_files(upstream: &Upstream) -> Outcome {
     for role in roles {
         if let Some(problem) = unusable(role) {
             let file = role.credentials_file.display();
+            let whose = role.task.as_ref().map_or_else(
+                || format!("tasks with the role {}", role.arn),
+                |task| format!("task {}", task.as_str()),
+            );
             return Err(Problem::new(
-                format!("no credentials for task {} in {file}: {problem}", role.task.as_str()),
-                "write it, or set the task's credentials-file; until then the task is told to try again",
+                format!("no credentials for {whose} in {file}: {problem}"),
+                "write it, or set another credentials-file; until then who asks is told to try again",
             )
             .warn());
         }
@@ -304,7 +308,7 @@ mod tests {
     #[test]
     fn a_missing_credentials_file_is_only_warned_of() {
         let role = Role {
-            task: TaskName::new("web"),
+            task: Some(TaskName::new("web")),
             arn: "arn:web".to_owned(),
             credentials_file: "/nonexistent/web.json".into(),
         };

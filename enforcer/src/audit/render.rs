@@ -287,7 +287,7 @@ impl Display for Protocol {
 }
 
 fn task_of(located: &Located) -> Option<&str> {
-    located.task.as_ref().map(crate::attribution::TaskName::as_str)
+    located.task().map(crate::attribution::TaskName::as_str)
 }
 
 const fn target_name(raw: u32) -> &'static str {

@@ -23,7 +23,7 @@ use super::{
     queue::Queue, record::Record, redact::Redactor, sink, writer::Writer,
 };
 use crate::{
-    attribution::{Located, TaskName},
+    attribution::{Located, Owner, TaskName},
     config::{self, AuditOutput},
     policy::{CredentialId, DenialReason},
 };
@@ -47,7 +47,7 @@ fn identity() -> Identity {
 fn located() -> Arc<Located> {
     Arc::new(Located {
         path: "/ecs/web".into(),
-        task: Some(TaskName::new("web")),
+        owner: Some(Owner::of(&TaskName::new("web"))),
         observed: false,
     })
 }

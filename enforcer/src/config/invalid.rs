@@ -134,6 +134,12 @@ pub enum InvalidConfig {
         /// The name.
         task: String,
     },
+    /// Two roles of one ARN.
+    #[error("there are two [[role]] of ARN {arn:?}")]
+    DuplicateRole {
+        /// The ARN.
+        arn: String,
+    },
     /// A task without a name.
     #[error("a task has an empty name")]
     UnnamedTask,
@@ -174,7 +180,7 @@ pub enum InvalidConfig {
         other: String,
     },
     /// The embedded upstream needs to know where credentials come from.
-    #[error("task {task:?}: with upstream = \"embedded\" it needs {key}, because it has credential-ids")]
+    #[error("task {task:?}: with upstream = \"embedded\" it needs {key}, because it has credential-ids or a role")]
     Missing {
         /// The task.
         task: String,

@@ -29,6 +29,10 @@ pub(super) struct Raw {
     pub(super) audit: Audit,
     #[serde(default)]
     pub(super) control: Control,
+    #[serde(default)]
+    pub(super) sources: Sources,
+    #[serde(default, rename = "role")]
+    pub(super) roles: Vec<Role>,
     #[serde(default, rename = "task")]
     pub(super) tasks: Vec<Task>,
 }
@@ -156,6 +160,31 @@ pub(super) struct Bpf {
 pub(super) struct Audit {
     pub(super) output: Option<PathBuf>,
     pub(super) key_file: Option<PathBuf>,
+}
+
+/// `[sources]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Sources {
+    pub(super) wait_milliseconds: Option<u32>,
+    #[serde(default)]
+    pub(super) docker: Docker,
+}
+
+/// `[sources.docker]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Docker {
+    pub(super) enabled: Option<bool>,
+    pub(super) socket: Option<PathBuf>,
+}
+
+/// `[[role]]`: credentials for every task that has the role.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Role {
+    pub(super) arn: String,
+    pub(super) credentials_file: PathBuf,
 }
 
 #[derive(Debug, Deserialize)]

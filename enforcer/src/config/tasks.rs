@@ -35,6 +35,7 @@ pub(super) fn tasks(raw: Vec<raw::Task>, groups: &Groups) -> Result<Vec<Task>, I
             groups: written.allow.map(|allow| groups.bits(&allow, &key())).transpose()?,
             observe: written.observe,
             credential_ids: credential_ids(&name, written.credential_ids, &mut id_owners)?,
+            role_arn: written.role_arn.map(Into::into),
             name: TaskName::new(&name),
         });
     }
@@ -87,23 +88,36 @@ fn credential_ids(
     Ok(ids)
 }
 
-/// What the embedded upstream needs, of every task that owns a credential ID.
-pub(super) fn roles(tasks: &[raw::Task]) -> Result<Vec<Role>, InvalidConfig> {
-    let owners = tasks.iter().filter(|task| !task.credential_ids.is_empty());
-    let role = |task: &raw::Task| {
+/// The roles the embedded upstream has credentials of. Every task that owns a credential ID must have one.
+pub(super) fn roles(tasks: &[raw::Task], written: Vec<raw::Role>) -> Result<Vec<Role>, InvalidConfig> {
+    let mut arns = HashSet::new();
+    let mut roles = Vec::new();
+    for raw::Role { arn, credentials_file } in written {
+        if !arns.insert(arn.clone()) {
+            return Err(InvalidConfig::DuplicateRole { arn });
+        }
+        roles.push(Role {
+            task: None,
+            credentials_file: absolute(&format!("role {arn:?}: credentials-file"), credentials_file)?,
+            arn,
+        });
+    }
+    for task in tasks {
         let missing = |key| InvalidConfig::Missing {
             task: task.name.clone(),
             key,
         };
-        let file = task
-            .credentials_file
-            .clone()
-            .ok_or_else(|| missing("credentials-file"))?;
-        Ok(Role {
-            task: TaskName::new(&task.name),
-            arn: task.role_arn.clone().ok_or_else(|| missing("role-arn"))?,
-            credentials_file: absolute(&format!("task {:?}: credentials-file", task.name), file)?,
-        })
-    };
-    owners.map(role).collect()
+        match (&task.role_arn, &task.credentials_file) {
+            (Some(arn), Some(file)) => roles.push(Role {
+                task: Some(TaskName::new(&task.name)),
+                arn: arn.clone(),
+                credentials_file: absolute(&format!("task {:?}: credentials-file", task.name), file.clone())?,
+            }),
+            (Some(arn), None) if !arns.contains(arn) => return Err(missing("credentials-file")),
+            (None, None) if task.credential_ids.is_empty() => {}
+            (None, _) => return Err(missing("role-arn")),
+            (Some(_), None) => {}
+        }
+    }
+    Ok(roles)
 }

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     Audit, AuditOutput, CgroupPattern, Cgroups, Config, Endpoint, Exception, Groups, InvalidConfig, Sockets, Upstream,
-    UpstreamMode, protect, raw, tasks,
+    UpstreamMode, protect, raw, sources, tasks,
 };
 
 const HOST_CGROUPS: [&str; 3] = ["/init.scope", "/user.slice", "/system.slice/*.service"];
@@ -49,7 +49,7 @@ pub(super) fn validate(raw: raw::Raw) -> Result<Config, InvalidConfig> {
                 introspection_blocked: raw.endpoint.introspection.unwrap_or_default() == raw::Introspection::Block,
             }
         }
-        UpstreamMode::Embedded => Upstream::Embedded(tasks::roles(&raw.tasks)?),
+        UpstreamMode::Embedded => Upstream::Embedded(tasks::roles(&raw.tasks, raw.roles)?),
     };
     let tasks = tasks::tasks(raw.tasks, &protect)?;
     let control_socket = raw.control.socket.unwrap_or_else(|| CONTROL_SOCKET.into());
@@ -63,6 +63,7 @@ pub(super) fn validate(raw: raw::Raw) -> Result<Config, InvalidConfig> {
         pin_dir: absolute("bpf.pin-dir", raw.bpf.pin_dir.unwrap_or_else(|| PIN_DIR.into()))?,
         audit: audit(raw.audit)?,
         control_socket: absolute("control.socket", control_socket)?,
+        sources: sources::sources(&raw.sources)?,
         tasks,
     })
 }

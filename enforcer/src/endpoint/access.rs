@@ -7,17 +7,15 @@ use enforcer_common::handshake::Handshake;
 
 use crate::{
     attribution::{Attributed, Attributor, Located, TaskName},
-    policy::{AccessRequest, Decision, Ownership, Permit},
+    policy::{self, AccessRequest, Decision, Permit},
     upstream::Upstream,
 };
 
 /// Who is who, who owns what, and who holds it.
 #[derive(Debug)]
 pub struct Access {
-    /// Tells whose a cgroup is.
+    /// Tells whose a cgroup is, and whose a credential ID.
     pub attributor: Arc<Attributor>,
-    /// Tells whose a credential ID is.
-    pub ownership: Ownership,
     /// Has the credentials.
     pub upstream: Upstream,
 }
@@ -45,7 +43,8 @@ impl Caller {
 
     /// Decides one request.
     pub(super) fn decide(&self, request: &AccessRequest) -> Decision {
-        self.access.ownership.decide(&self.attributed, request)
+        let tasks = self.access.attributor.registry().read();
+        policy::decide(tasks.claims(), &self.attributed, request)
     }
 
     /// The permit for a request that was denied, if denials of this caller are only observed.
@@ -56,10 +55,12 @@ impl Caller {
             Attributed::UnknownSender
             | Attributed::AmbiguousSender
             | Attributed::SenderGone
-            | Attributed::SocketFromElsewhere => None,
+            | Attributed::SocketFromElsewhere
+            | Attributed::Unresolved => None,
         };
         let observes = self.access.attributor.observes(place);
-        observes.then(|| self.access.ownership.observed(request)).flatten()
+        let tasks = self.access.attributor.registry().read();
+        observes.then(|| policy::observed(tasks.claims(), request)).flatten()
     }
 
     /// Who is asked for its credentials.
@@ -70,12 +71,26 @@ impl Caller {
     /// The task it is, if it is one.
     pub(super) const fn task(&self) -> Option<&TaskName> {
         match &self.attributed {
-            Attributed::Task(task) => Some(task),
+            Attributed::Task(owner) => Some(&owner.task),
             Attributed::UnknownSender
             | Attributed::AmbiguousSender
             | Attributed::SenderGone
             | Attributed::SocketFromElsewhere
-            | Attributed::NoTask => None,
+            | Attributed::NoTask
+            | Attributed::Unresolved => None,
         }
+    }
+
+    /// The same caller, of whom the sources could not be asked in time.
+    pub(super) fn unresolved(mut self) -> Self {
+        if self.is_in_doubt() {
+            self.attributed = Attributed::Unresolved;
+        }
+        self
+    }
+
+    /// Whether a source may know better who this is.
+    pub(super) const fn is_in_doubt(&self) -> bool {
+        matches!(self.attributed, Attributed::NoTask | Attributed::SocketFromElsewhere)
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     os::fd::{AsFd, BorrowedFd},
+    path::Path,
     sync::Arc,
 };
 
@@ -11,7 +12,10 @@ use tokio::sync::watch;
 use tracing::error;
 
 use super::access::{Access, Caller};
-use crate::bpf::{Accepted, BpfError};
+use crate::{
+    attribution::{Resolution, Resolver},
+    bpf::{Accepted, BpfError},
+};
 
 /// Tells who announced an accepted connection.
 pub trait Attest: fmt::Debug + Send + Sync + 'static {
@@ -24,6 +28,7 @@ pub trait Attest: fmt::Debug + Send + Sync + 'static {
 pub struct Gate {
     attest: Box<dyn Attest>,
     access: watch::Receiver<Arc<Access>>,
+    resolver: Resolver,
 }
 
 /// Who is at the other end of a connection, as the kernel announced it. It stays the same as long as the connection.
@@ -41,11 +46,12 @@ impl Attest for Accepted {
 // === impl Gate ===
 
 impl Gate {
-    /// A gate that believes `attest` and goes by the latest of `access`.
-    pub fn new(attest: impl Attest, access: watch::Receiver<Arc<Access>>) -> Self {
+    /// A gate that believes `attest`, goes by the latest of `access`, and has looked up who is not known.
+    pub fn new(attest: impl Attest, access: watch::Receiver<Arc<Access>>, resolver: Resolver) -> Self {
         Self {
             attest: Box::new(attest),
             access,
+            resolver,
         }
     }
 
@@ -57,9 +63,24 @@ impl Gate {
         }))
     }
 
-    /// Who that is by what holds now.
-    pub(super) fn caller(&self, sender: &Sender) -> Caller {
-        Caller::new(Arc::clone(&self.access.borrow()), sender.0.as_ref())
+    /// Who that is by what holds now. One whose cgroup nobody knows is waited for until the sources were asked.
+    pub(super) async fn caller(&self, sender: &Sender) -> Caller {
+        let now = || Caller::new(Arc::clone(&self.access.borrow()), sender.0.as_ref());
+        let caller = now();
+        if !caller.is_in_doubt() {
+            return caller;
+        }
+        let unowned = self.access.borrow().attributor.unowned(sender.0.as_ref());
+        let mut resolution = Resolution::Complete;
+        for located in unowned {
+            if self.resolver.resolve(Path::new(&*located.path)).await == Resolution::Unknown {
+                resolution = Resolution::Unknown;
+            }
+        }
+        match resolution {
+            Resolution::Complete => now(),
+            Resolution::Unknown => now().unresolved(),
+        }
     }
 }
 

@@ -136,7 +136,7 @@ async fn serve(stream: TcpStream, endpoint: Arc<Endpoint>, mut drain: Watcher, s
         return;
     }
     let sender = endpoint.gate.sender(&stream);
-    let Some(_place) = endpoint.admit(&sender) else {
+    let Some(_place) = endpoint.admit(&sender).await else {
         return;
     };
     let (endpoint, sender) = (&*endpoint, &sender);

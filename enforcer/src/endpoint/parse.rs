@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use http::{Method, Uri};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
-use crate::policy::{AccessRequest, ApiVersion, CredentialId};
+use crate::policy::{AccessRequest, ApiVersion, CredentialId, Wanted};
 
 /// The v1 path; the ID is in its query.
 const V1: &str = "/v1/credentials";
@@ -73,10 +73,12 @@ pub(super) fn parse(method: &Method, uri: &Uri) -> Parsed {
     if id.is_empty() {
         return Parsed::NoId(version);
     }
-    Parsed::Access(AccessRequest {
-        version,
-        credential: CredentialId::requested(&id),
-    })
+    let wanted = if id == CredentialId::OWN {
+        Wanted::Own
+    } else {
+        Wanted::Id(CredentialId::requested(&id))
+    };
+    Parsed::Access(AccessRequest { version, wanted })
 }
 
 // === impl Parsed ===

@@ -25,13 +25,12 @@ use tokio::{
 
 use super::{Access, Attest, Endpoint, Gate, Listener};
 use crate::{
-    attribution::{Attributor, CgroupPaths, Places, TaskName},
+    attribution::{Attributor, CgroupPaths, Places, Registry, Resolver, SourceKind, TaskName, tests::entry},
     audit::{Audit, Totals},
     bpf::{BpfError, Mode},
     config::{self, AuditOutput, Role},
     drain::{self, Trigger},
     host::cgroupfs::CgroupError,
-    policy::{CredentialId, Ownership},
     upstream::Upstream,
 };
 
@@ -64,6 +63,10 @@ impl CgroupPaths for Tree {
             STRANGER => Some("/else".into()),
             _ => None,
         })
+    }
+
+    fn id_of(&self, _path: &Path) -> Result<Option<u64>, CgroupError> {
+        Ok(None)
     }
 }
 
@@ -103,7 +106,7 @@ fn roles(directory: &Path) -> Vec<Role> {
         );
         fs::write(&file, text).unwrap();
         Role {
-            task: TaskName::new(task),
+            task: Some(TaskName::new(task)),
             arn: format!("arn:{task}"),
             credentials_file: file,
         }
@@ -150,27 +153,27 @@ impl Served {
             key_file: directory.path().join("key"),
         })
         .unwrap();
-        let tasks = [("/ecs/web", "web"), ("/ecs/batch", "batch")];
-        let places = Places {
-            tasks: tasks.map(|(path, name)| (path.into(), TaskName::new(name))).into(),
-            ..places
-        };
-        let ownership: Ownership = [("id-of-web", "web"), ("id-of-batch", "batch")]
-            .map(|(id, name)| (CredentialId::requested(id), TaskName::new(name)))
-            .into_iter()
-            .collect();
+        let registry = Arc::new(Registry::default());
+        registry.replace(
+            SourceKind::Config,
+            vec![
+                entry("/ecs/web", "web", "id-of-web"),
+                entry("/ecs/batch", "batch", "id-of-batch"),
+            ],
+        );
+        let (resolver, lookups) = Resolver::new(Arc::new([]), Arc::clone(&registry), Duration::from_secs(2));
         let access = Access {
-            attributor: Arc::new(Attributor::new(Tree, places)),
-            ownership,
+            attributor: Arc::new(Attributor::new(Tree, registry, places)),
             upstream: Upstream::build(&upstream, None),
         };
         let (access, receiver) = watch::channel(Arc::new(access));
-        let gate = Gate::new(Announced(handshake), receiver);
+        let gate = Gate::new(Announced(handshake), receiver, resolver);
         let endpoint = Arc::new(Endpoint::new(gate, audit.recorder()));
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.listener.local_addr().unwrap();
         let (trigger, watcher) = drain::channel();
         let mut tasks = JoinSet::new();
+        tasks.spawn(lookups.run(watcher.clone()));
         tasks.spawn(listener.run(endpoint, watcher));
         Self {
             address,

@@ -1,7 +1,9 @@
 //! What a decision is: a permit, or a denial with its reason.
 
+use std::sync::Arc;
+
 use super::request::CredentialId;
-use crate::attribution::TaskName;
+use crate::attribution::{Owner, TaskName};
 
 /// The outcome for one request.
 #[derive(Debug, PartialEq, Eq)]
@@ -14,12 +16,13 @@ pub enum Decision {
 
 /// Proof that policy allowed one request. Upstreams take it instead of the request.
 ///
-/// What it holds comes from the ownership table, not from the caller's bytes; how it is where denials are only observed
-/// tells [`super::Ownership::observed`].
+/// What it holds comes from what the sources say, not from the caller's bytes; how it is where denials are only observed
+/// tells [`super::observed`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct Permit {
     task: Option<TaskName>,
-    credential: CredentialId,
+    role_arn: Option<Arc<str>>,
+    credential: Option<CredentialId>,
 }
 
 /// Why a request is refused. The names are part of the audit schema and never change.
@@ -35,8 +38,14 @@ pub enum DenialReason {
     SocketFromElsewhere,
     /// The sender's cgroup belongs to no task.
     NoTask,
+    /// No source could tell in time which task the sender's cgroup belongs to; it may ask again.
+    Unresolved,
+    /// It asks for its own credentials, and its task has neither an ID nor a role.
+    NoRole,
     /// The ID is another task's.
     NotOwner,
+    /// The ID is an execution role's.
+    ExecutionRole,
     /// Nobody has this ID.
     UnknownId,
     /// A request that cannot be granted: no ID, a method other than GET and HEAD, or a path that does not decode. What
@@ -51,23 +60,30 @@ pub enum DenialReason {
 // === impl Permit ===
 
 impl Permit {
-    pub(super) fn new(task: Option<&TaskName>, credential: &CredentialId) -> Self {
+    pub(super) fn new(owner: Option<&Owner>, credential: Option<&CredentialId>) -> Self {
         Self {
-            task: task.cloned(),
-            credential: credential.clone(),
+            task: owner.map(|owner| owner.task.clone()),
+            role_arn: owner.and_then(|owner| owner.role_arn.clone()),
+            credential: credential.cloned(),
         }
     }
 
-    /// The task that owns the credentials, as far as the configuration knows.
+    /// The task that owns the credentials, as far as the sources know.
     #[must_use]
     pub const fn task(&self) -> Option<&TaskName> {
         self.task.as_ref()
     }
 
-    /// Which of its credentials.
+    /// The task's role, as far as the sources know.
     #[must_use]
-    pub const fn credential(&self) -> &CredentialId {
-        &self.credential
+    pub const fn role_arn(&self) -> Option<&Arc<str>> {
+        self.role_arn.as_ref()
+    }
+
+    /// Which of its credentials; none if it has a role and was given no ID.
+    #[must_use]
+    pub const fn credential(&self) -> Option<&CredentialId> {
+        self.credential.as_ref()
     }
 }
 
@@ -83,7 +99,10 @@ impl DenialReason {
             Self::SenderGone => "sender_gone",
             Self::SocketFromElsewhere => "socket_from_elsewhere",
             Self::NoTask => "no_task",
+            Self::Unresolved => "unresolved",
+            Self::NoRole => "no_role",
             Self::NotOwner => "not_owner",
+            Self::ExecutionRole => "execution_role",
             Self::UnknownId => "unknown_id",
             Self::Malformed => "malformed",
             Self::NotCredentials => "not_credentials",

@@ -15,7 +15,7 @@ use hyper_util::{
 use tokio::time::timeout;
 
 use super::Answer;
-use crate::policy::Permit;
+use crate::policy::{CredentialId, Permit};
 
 /// How long the agent may take for a whole answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -105,8 +105,12 @@ impl EcsAgent {
 
     async fn ask(&self, permit: &Permit) -> Result<Answer, EcsAgentError> {
         let address = self.address;
+        // The agent knows roles by IDs only.
+        let Some(credential) = permit.credential() else {
+            return Ok(Answer::Unknown);
+        };
         let request = self
-            .request(permit)
+            .request(credential)
             .map_err(|source| EcsAgentError::Request { source })?;
         let asked = self.client.request(request).await;
         let answer = asked.map_err(|source| EcsAgentError::Ask { address, source })?;
@@ -124,11 +128,11 @@ impl EcsAgent {
     }
 
     /// The one request there is. The ID needs no encoding: only such IDs can be granted.
-    fn request(&self, permit: &Permit) -> Result<Request<Empty<Bytes>>, http::Error> {
+    fn request(&self, credential: &CredentialId) -> Result<Request<Empty<Bytes>>, http::Error> {
         let uri = Uri::builder()
             .scheme("http")
             .authority(self.address.to_string())
-            .path_and_query(format!("/v2/credentials/{}", permit.credential().expose()))
+            .path_and_query(format!("/v2/credentials/{}", credential.expose()))
             .build()?;
         Request::get(uri).header(USER_AGENT, AGENT_NAME).body(Empty::new())
     }

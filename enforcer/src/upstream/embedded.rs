@@ -18,10 +18,29 @@ use crate::{attribution::TaskName, config::Role, drain::Watcher, policy::Permit}
 /// How often the files are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Credentials by task.
+/// Credentials by whom they are for.
 #[derive(Clone, Debug)]
 pub struct Embedded {
-    files: Arc<HashMap<TaskName, Arc<CredentialsFile>>>,
+    files: Arc<HashMap<For, Arc<CredentialsFile>>>,
+}
+
+/// For whom credentials are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum For {
+    /// For one task alone.
+    Task(TaskName),
+    /// For every task that has the role of this ARN.
+    Role(Arc<str>),
+}
+
+// === impl For ===
+
+impl For {
+    fn of(role: &Role) -> Self {
+        role.task
+            .as_ref()
+            .map_or_else(|| Self::Role(role.arn.as_str().into()), |task| Self::Task(task.clone()))
+    }
 }
 
 // === impl Embedded ===
@@ -30,13 +49,13 @@ impl Embedded {
     /// Reads the files of these roles. What an earlier one has in memory of the same file for the same role is kept.
     pub(super) fn build(roles: &[Role], earlier: Option<&Self>) -> Self {
         let file = |role: &Role| {
-            let known = earlier.and_then(|earlier| earlier.files.get(&role.task));
+            let known = earlier.and_then(|earlier| earlier.files.get(&For::of(role)));
             match known {
                 Some(known) if known.is_of(role) => Arc::clone(known),
                 Some(_) | None => Arc::new(CredentialsFile::load(role)),
             }
         };
-        let files = roles.iter().map(|role| (role.task.clone(), file(role)));
+        let files = roles.iter().map(|role| (For::of(role), file(role)));
         Self {
             files: Arc::new(files.collect()),
         }
@@ -44,7 +63,10 @@ impl Embedded {
 
     /// The task's credentials, as they are in memory.
     pub(super) fn credentials(&self, permit: &Permit) -> Answer {
-        match permit.task().and_then(|task| self.files.get(task)) {
+        let for_task = permit.task().map(|task| For::Task(task.clone()));
+        let for_role = permit.role_arn().map(|arn| For::Role(Arc::clone(arn)));
+        let mut whose = for_task.into_iter().chain(for_role);
+        match whose.find_map(|whose| self.files.get(&whose)) {
             Some(file) => file
                 .current(Timestamp::now())
                 .map_or(Answer::NotReady, Answer::Credentials),

@@ -4,7 +4,7 @@ use http::{Method, Uri};
 use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 
 use super::{Parsed, clean, parse};
-use crate::policy::{AccessRequest, ApiVersion, CredentialId};
+use crate::policy::{AccessRequest, ApiVersion, CredentialId, Wanted};
 
 fn get(target: &str) -> Parsed {
     parse(&Method::GET, &target.parse::<Uri>().unwrap())
@@ -13,7 +13,7 @@ fn get(target: &str) -> Parsed {
 fn access(version: ApiVersion, id: &str) -> Parsed {
     Parsed::Access(AccessRequest {
         version,
-        credential: CredentialId::requested(id),
+        wanted: Wanted::Id(CredentialId::requested(id)),
     })
 }
 

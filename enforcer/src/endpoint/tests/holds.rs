@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{BATCH, STRANGER, Served, WEB, WEB_BODY, announced, serve_task};
-use crate::{config, endpoint::Access, policy::Ownership, upstream::Upstream};
+use crate::{attribution::SourceKind, config, endpoint::Access, upstream::Upstream};
 
 #[tokio::test]
 async fn where_denials_are_only_observed_the_owners_answer_is_given_and_the_denial_recorded() {
@@ -46,12 +46,12 @@ async fn what_holds_now_decides_on_connections_that_are_older() {
     };
     assert!(ask().await.starts_with("HTTP/1.1 200"));
     let before = Arc::clone(&served.access.borrow());
+    before.attributor.registry().replace(SourceKind::Config, Vec::new());
     served.access.send_replace(Arc::new(Access {
         attributor: Arc::clone(&before.attributor),
-        ownership: Ownership::default(),
         upstream: Upstream::build(&config::Upstream::Embedded(Vec::new()), Some(&before.upstream)),
     }));
     assert!(ask().await.starts_with("HTTP/1.1 400"));
     drop(stream);
-    assert_eq!(served.reasons().await, ["owner", "unknown_id"]);
+    assert_eq!(served.reasons().await, ["owner", "no_task"]);
 }

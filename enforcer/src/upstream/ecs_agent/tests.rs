@@ -11,18 +11,22 @@ use tokio::{net::TcpListener, sync::Mutex, task::JoinSet};
 
 use super::{Answer, EcsAgent, EcsAgentError};
 use crate::{
-    attribution::{Attributed, TaskName},
-    policy::{AccessRequest, ApiVersion, CredentialId, Decision, Ownership, Permit},
+    attribution::{Attributed, Owner, TaskName, tests::tasks},
+    policy::{AccessRequest, ApiVersion, CredentialId, Decision, Permit, Wanted, decide},
 };
 
 fn permit() -> Permit {
     let id = CredentialId::granted("d8f91d60-f0c6").unwrap();
-    let ownership: Ownership = [(id.clone(), TaskName::new("web"))].into_iter().collect();
+    let tasks = tasks(&[("/web", "web", "d8f91d60-f0c6")]);
     let request = AccessRequest {
         version: ApiVersion::V1,
-        credential: id,
+        wanted: Wanted::Id(id),
     };
-    match ownership.decide(&Attributed::Task(TaskName::new("web")), &request) {
+    match decide(
+        tasks.claims(),
+        &Attributed::Task(Owner::of(&TaskName::new("web"))),
+        &request,
+    ) {
         Decision::Permit(permit) => permit,
         Decision::Denial(reason) => panic!("{reason:?}"),
     }

@@ -19,7 +19,7 @@ fn error_of(text: &str) -> String {
 
 fn role(path: &Path) -> Role {
     Role {
-        task: TaskName::new("web"),
+        task: Some(TaskName::new("web")),
         arn: ARN.to_owned(),
         credentials_file: path.to_owned(),
     }

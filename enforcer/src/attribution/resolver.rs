@@ -1,0 +1,187 @@
+//! Resolution on demand: a sender whose cgroup nobody knows is not refused before the sources were asked.
+//!
+//! One task asks, so that many requests that wait for one cgroup cause one look-up. What is not known in time is neither
+//! guessed nor refused for good: the client is told to come again, and the look-up goes on meanwhile.
+
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+use tracing::{debug, warn};
+
+use super::{registry::Registry, source::Source};
+use crate::drain::Watcher;
+
+/// How many cgroups are looked up at once, and how many may wait for that.
+const AT_ONCE: usize = 64;
+
+/// How many requests may wait for an answer.
+const QUEUE: usize = 1024;
+
+/// How long a cgroup that no source knows is not asked for again.
+const REST: Duration = Duration::from_millis(500);
+
+/// How long one look-up may take; longer than any request waits for it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What came of a look-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resolution {
+    /// Every source has answered; what they know is in the registry.
+    Complete,
+    /// A source could not be asked, or not in time.
+    Unknown,
+}
+
+/// Has cgroups looked up.
+#[derive(Clone, Debug)]
+pub struct Resolver {
+    requests: mpsc::Sender<Request>,
+    bound: Duration,
+}
+
+/// Looks cgroups up.
+#[derive(Debug)]
+pub struct Lookups {
+    requests: mpsc::Receiver<Request>,
+    sources: Arc<[Source]>,
+    registry: Arc<Registry>,
+    /// Who waits for which cgroup.
+    waiting: HashMap<Arc<Path>, Vec<oneshot::Sender<Resolution>>>,
+    running: JoinSet<(Arc<Path>, Resolution)>,
+    /// Cgroups no source knew, and when that was.
+    unknown: HashMap<Arc<Path>, Instant>,
+}
+
+#[derive(Debug)]
+struct Request {
+    cgroup: Arc<Path>,
+    reply: oneshot::Sender<Resolution>,
+}
+
+// === impl Resolver ===
+
+impl Resolver {
+    /// A resolver, and the task that works for it. No request waits longer than `bound`.
+    #[must_use]
+    pub fn new(sources: Arc<[Source]>, registry: Arc<Registry>, bound: Duration) -> (Self, Lookups) {
+        let (sender, requests) = mpsc::channel(QUEUE);
+        let lookups = Lookups {
+            requests,
+            sources,
+            registry,
+            waiting: HashMap::new(),
+            running: JoinSet::new(),
+            unknown: HashMap::new(),
+        };
+        (
+            Self {
+                requests: sender,
+                bound,
+            },
+            lookups,
+        )
+    }
+
+    /// Has all sources asked about a cgroup, and waits for that.
+    pub async fn resolve(&self, cgroup: &Path) -> Resolution {
+        let (reply, answer) = oneshot::channel();
+        let cgroup = Arc::from(cgroup);
+        if self.requests.try_send(Request { cgroup, reply }).is_err() {
+            warn!("more requests wait for their cgroup's task than can be looked up");
+            return Resolution::Unknown;
+        }
+        match timeout(self.bound, answer).await {
+            Ok(Ok(resolution)) => resolution,
+            Ok(Err(_)) | Err(_) => Resolution::Unknown,
+        }
+    }
+}
+
+// === impl Lookups ===
+
+impl Lookups {
+    /// Looks up what is asked for until the drain.
+    pub async fn run(mut self, mut drain: Watcher) {
+        loop {
+            tokio::select! {
+                () = drain.signaled() => return,
+                Some(done) = self.running.join_next() => match done {
+                    Ok((cgroup, resolution)) => self.finish(cgroup, resolution),
+                    // Nobody can tell whose look-up it was: all who wait have to come again.
+                    Err(error) => {
+                        warn!(%error, "looking up a cgroup failed");
+                        self.waiting.clear();
+                    }
+                },
+                request = self.requests.recv() => match request {
+                    Some(request) => self.start(request),
+                    None => return,
+                },
+            }
+        }
+    }
+
+    fn start(&mut self, Request { cgroup, reply }: Request) {
+        self.unknown.retain(|_, asked| asked.elapsed() < REST);
+        if self.unknown.contains_key(&cgroup) {
+            answer(reply, Resolution::Complete);
+            return;
+        }
+        if let Some(waiting) = self.waiting.get_mut(&cgroup) {
+            waiting.push(reply);
+        } else if self.running.len() < AT_ONCE {
+            self.waiting.insert(Arc::clone(&cgroup), vec![reply]);
+            let (sources, registry) = (Arc::clone(&self.sources), Arc::clone(&self.registry));
+            self.running.spawn(async move {
+                let resolution = look_up(&sources, &registry, &cgroup).await;
+                (cgroup, resolution)
+            });
+        } else {
+            answer(reply, Resolution::Unknown);
+        }
+    }
+
+    fn finish(&mut self, cgroup: Arc<Path>, resolution: Resolution) {
+        for reply in self.waiting.remove(&cgroup).unwrap_or_default() {
+            answer(reply, resolution);
+        }
+        if resolution == Resolution::Complete {
+            self.unknown.insert(cgroup, Instant::now());
+        }
+    }
+}
+
+fn answer(reply: oneshot::Sender<Resolution>, resolution: Resolution) {
+    if reply.send(resolution).is_err() {
+        debug!("nobody waits for a cgroup's task any more");
+    }
+}
+
+/// Asks every source about a cgroup, and puts what they say into the registry.
+async fn look_up(sources: &[Source], registry: &Registry, cgroup: &Path) -> Resolution {
+    let mut resolution = Resolution::Complete;
+    for source in sources {
+        let found = match timeout(PATIENCE, source.find(cgroup)).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => {
+                debug!(source = source.kind().name(), %error, "cannot ask about a cgroup");
+                resolution = Resolution::Unknown;
+                continue;
+            }
+            Err(_late) => {
+                resolution = Resolution::Unknown;
+                continue;
+            }
+        };
+        for entry in found {
+            if let Err(error) = registry.put(source.kind(), entry) {
+                warn!(source = source.kind().name(), %error, "cannot take in what a source says");
+            }
+        }
+    }
+    resolution
+}

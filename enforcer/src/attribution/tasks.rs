@@ -1,0 +1,288 @@
+//! Everything the sources say, and what follows from it: whose a cgroup is, and whose a credential ID. Plain data
+//! without synchronization, without I/O, and without a clock.
+//!
+//! Of a cgroup, the deepest of those above it that something explicit is said about decides, else the deepest that an
+//! engine knows. Several sources may know one cgroup: the most reliable names the task, and the task gets what they all
+//! say together. What a source takes back stays as long as its cgroups do, owning nothing but keeping its credential IDs
+//! from others.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    ops::Bound,
+    path::Path,
+    sync::Arc,
+};
+
+use super::{
+    claims::{Claims, Conflict, Standing},
+    task::{Cgroup, Entry, SourceKind, TaskName},
+};
+use crate::policy::CredentialId;
+
+/// What the sources say.
+#[derive(Debug, Default)]
+pub struct Tasks {
+    /// Ordered by components, so that what is below a cgroup follows it.
+    places: BTreeMap<Box<Path>, Vec<Statement>>,
+    entries: HashMap<(SourceKind, Arc<str>), Arc<Entry>>,
+    /// Cgroups about which something was taken back.
+    leaving: BTreeSet<Box<Path>>,
+    claims: Claims,
+}
+
+/// What one source says about one cgroup.
+#[derive(Clone, Debug)]
+struct Statement {
+    source: SourceKind,
+    entry: Arc<Entry>,
+    /// Only the cgroup with this ID is meant.
+    cgroup_id: Option<u64>,
+    /// The source took it back.
+    is_over: bool,
+}
+
+/// Whose a cgroup is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The task.
+    pub task: TaskName,
+    /// The role whose credentials it gets, if a source says so.
+    pub role_arn: Option<Arc<str>>,
+    /// A credential ID its container was given. Whether that is its own, [`Claims`] tells.
+    pub credential: Option<CredentialId>,
+}
+
+/// Another task was stated for a cgroup that is stated to be this one's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cgroup {} belongs to task {:?} already, by {source_kind}", .cgroup.display(), .task.as_str())]
+pub struct Taken {
+    cgroup: Box<Path>,
+    task: TaskName,
+    source_kind: SourceKind,
+}
+
+// === impl Owner ===
+
+impl Owner {
+    /// A task nothing more is known of.
+    #[must_use]
+    pub fn of(task: &TaskName) -> Self {
+        Self {
+            task: task.clone(),
+            role_arn: None,
+            credential: None,
+        }
+    }
+}
+
+// === impl Tasks ===
+
+impl Tasks {
+    /// Takes in what a source says, in place of what it said about the same container before. Returns the claims that
+    /// are not granted because of it.
+    pub fn put(&mut self, source: SourceKind, entry: Entry) -> Result<Vec<Conflict>, Taken> {
+        self.require_free(source, &entry)?;
+        let entry = Arc::new(entry);
+        let key = (source, Arc::clone(&entry.id));
+        let is_leaving = entry.cgroups.iter().any(|cgroup| self.leaving.contains(&cgroup.path));
+        if !is_leaving && self.entries.get(&key).is_some_and(|known| *known == entry) {
+            return Ok(Vec::new());
+        }
+        self.erase(source, &key.1);
+        for cgroup in &entry.cgroups {
+            self.state(source, &entry, cgroup);
+        }
+        entry.execution_ids.iter().for_each(|id| self.claims.name_execution(id));
+        let mentioned = entry.credential_ids.iter().chain(&entry.execution_ids);
+        let conflicts = mentioned.flat_map(|id| self.claims.refused(id)).collect();
+        self.entries.insert(key, entry);
+        Ok(conflicts)
+    }
+
+    /// Takes back what a source said of a container. Its cgroups are nobody's from now on, or their ancestors' owner's;
+    /// its credential IDs stay kept from others until [`Self::sweep`] finds the cgroups gone.
+    pub fn remove(&mut self, source: SourceKind, id: &str) -> bool {
+        let key = (source, Arc::from(id));
+        let Some(entry) = self.entries.get(&key).cloned() else {
+            return false;
+        };
+        for cgroup in &entry.cgroups {
+            let statements = self.places.get_mut(&cgroup.path).into_iter().flatten();
+            for statement in statements.filter(|statement| Arc::ptr_eq(&statement.entry, &entry)) {
+                statement.is_over = true;
+            }
+            self.leaving.insert(cgroup.path.clone());
+        }
+        true
+    }
+
+    /// Takes back everything a source said that is not of these containers.
+    pub fn retain(&mut self, source: SourceKind, keep: impl Fn(&str) -> bool) {
+        let gone = |(kind, id): &&(SourceKind, Arc<str>)| *kind == source && !keep(id);
+        let gone: Vec<_> = self.entries.keys().filter(gone).map(|(_, id)| Arc::clone(id)).collect();
+        for id in gone {
+            self.remove(source, &id);
+        }
+    }
+
+    /// Forgets what was taken back and whose cgroups are gone.
+    pub fn sweep(&mut self, is_gone: impl Fn(&Cgroup) -> bool) {
+        let leaving = std::mem::take(&mut self.leaving);
+        for path in leaving {
+            let statements = self.places.get(&path).into_iter().flatten();
+            let over: Vec<_> = statements.filter(|statement| statement.is_over).cloned().collect();
+            for Statement { source, entry, .. } in over {
+                if entry.cgroups.iter().all(&is_gone) {
+                    self.erase(source, &entry.id);
+                } else {
+                    self.leaving.insert(path.clone());
+                }
+            }
+        }
+    }
+
+    /// Whose a cgroup is. `is_this` tells whether the cgroup at a path, which is the one asked for or above it, has an ID.
+    #[must_use]
+    pub fn owner(&self, path: &Path, is_this: impl Fn(&Path, u64) -> bool) -> Option<Owner> {
+        let statements = self.deciding(path, is_this)?;
+        let first = statements.first()?;
+        let entries = || statements.iter().map(|statement| &statement.entry);
+        Some(Owner {
+            task: first.entry.task.clone(),
+            role_arn: entries().find_map(|entry| entry.role_arn.clone()),
+            credential: entries().find_map(|entry| entry.credential_ids.first().cloned()),
+        })
+    }
+
+    /// Who claims which credential ID.
+    #[must_use]
+    pub const fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
+    /// Everything that is said, with the task that follows from it for the first of its cgroups.
+    pub fn said(&self) -> impl Iterator<Item = (SourceKind, &Arc<Entry>, Option<TaskName>)> {
+        let of = |entry: &Entry| entry.cgroups.first().and_then(|cgroup| self.claimant(&cgroup.path));
+        let entries = self.entries.iter();
+        entries.map(move |((source, _), entry)| (*source, entry, of(entry)))
+    }
+
+    /// Whether something is said about exactly this cgroup.
+    #[must_use]
+    pub fn knows(&self, path: &Path) -> bool {
+        self.places.contains_key(path)
+    }
+
+    fn require_free(&self, source: SourceKind, entry: &Entry) -> Result<(), Taken> {
+        for cgroup in &entry.cgroups {
+            let statements = self.places.get(&cgroup.path).into_iter().flatten();
+            let mut others = statements.filter(|other| !other.is_over && other.entry.task != entry.task);
+            let taken = others.find(|other| source.is_explicit() && other.source.is_explicit());
+            if let Some(other) = taken {
+                return Err(Taken {
+                    cgroup: cgroup.path.clone(),
+                    task: other.entry.task.clone(),
+                    source_kind: other.source,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn state(&mut self, source: SourceKind, entry: &Arc<Entry>, cgroup: &Cgroup) {
+        let statement = Statement {
+            source,
+            entry: Arc::clone(entry),
+            cgroup_id: cgroup.id,
+            is_over: false,
+        };
+        self.change(&cgroup.path, source.is_explicit(), |statements| {
+            statements.push(statement);
+            statements.sort_by_key(|statement| statement.source);
+        });
+    }
+
+    /// Forgets what a source said of a container, and with it its claims.
+    fn erase(&mut self, source: SourceKind, id: &Arc<str>) {
+        let Some(entry) = self.entries.remove(&(source, Arc::clone(id))) else {
+            return;
+        };
+        for cgroup in &entry.cgroups {
+            self.change(&cgroup.path, source.is_explicit(), |statements| {
+                statements.retain(|statement| !Arc::ptr_eq(&statement.entry, &entry));
+            });
+        }
+        entry
+            .execution_ids
+            .iter()
+            .for_each(|id| self.claims.forget_execution(id));
+    }
+
+    /// Changes what is said about a cgroup. Claims are made for whom a cgroup belongs to, so those of a cgroup whose owner
+    /// changes are withdrawn before and made again after; an explicit statement changes the owner of everything below it.
+    fn change(&mut self, path: &Path, reaches_below: bool, change: impl FnOnce(&mut Vec<Statement>)) {
+        let mut affected: Vec<Box<Path>> = vec![path.into()];
+        if reaches_below {
+            let below = self.places.range::<Path, _>((Bound::Excluded(path), Bound::Unbounded));
+            affected.extend(
+                below
+                    .map(|(path, _)| path)
+                    .take_while(|below| below.starts_with(path))
+                    .cloned(),
+            );
+        }
+        for path in &affected {
+            self.for_each_claim(path, |claims, id, task, _| claims.withdraw(id, task));
+        }
+        let statements = self.places.entry(path.into()).or_default();
+        change(statements);
+        if statements.is_empty() {
+            self.places.remove(path);
+        }
+        for path in &affected {
+            self.for_each_claim(path, Claims::claim);
+        }
+    }
+
+    fn for_each_claim(&mut self, path: &Path, act: impl Fn(&mut Claims, &CredentialId, &TaskName, Standing)) {
+        let Some(task) = self.claimant(path) else {
+            return;
+        };
+        for statement in self.places.get(path).into_iter().flatten() {
+            let standing = Standing::new(statement.source, statement.entry.created);
+            for credential in &statement.entry.credential_ids {
+                act(&mut self.claims, credential, &task, standing);
+            }
+        }
+    }
+
+    /// For whom the claims of a cgroup are made. What was taken back goes on claiming for whom it did.
+    fn claimant(&self, path: &Path) -> Option<TaskName> {
+        let ancestors = || path.ancestors().filter_map(|ancestor| self.places.get(ancestor));
+        let explicit = ancestors().find(|statements| statements.iter().any(|one| one.source.is_explicit()));
+        let statements = explicit.or_else(|| ancestors().next())?;
+        statements.first().map(|statement| statement.entry.task.clone())
+    }
+
+    /// What is said that decides whose a cgroup is, most reliable first.
+    fn deciding(&self, path: &Path, is_this: impl Fn(&Path, u64) -> bool) -> Option<Vec<&Statement>> {
+        let mut passed_on = None;
+        for ancestor in path.ancestors() {
+            let statements = self.places.get(ancestor).into_iter().flatten();
+            let holds = |statement: &&Statement| {
+                !statement.is_over && statement.cgroup_id.is_none_or(|id| is_this(ancestor, id))
+            };
+            let holding: Vec<_> = statements.filter(holds).collect();
+            if holding.first().is_some_and(|first| first.source.is_explicit()) {
+                return Some(holding);
+            }
+            if !holding.is_empty() {
+                passed_on.get_or_insert(holding);
+            }
+        }
+        passed_on
+    }
+}
+
+#[cfg(test)]
+mod tests;

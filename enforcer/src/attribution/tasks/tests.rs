@@ -1,0 +1,162 @@
+//! Who owns what after which statements.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use super::{super::tests::entry, Tasks};
+use crate::{
+    attribution::{Entry, Holder, SourceKind, TaskName},
+    policy::CredentialId,
+};
+
+/// What an engine says of a container that is so many seconds old since the epoch.
+fn container(cgroup: &str, task: &str, credential: &str, created: i64) -> Entry {
+    Entry {
+        created: Timestamp::from_second(created).unwrap(),
+        ..entry(cgroup, task, credential)
+    }
+}
+
+fn owner(tasks: &Tasks, path: &str) -> Option<String> {
+    let owner = tasks.owner(Path::new(path), |_, _| true)?;
+    Some(owner.task.as_str().to_owned())
+}
+
+fn holder(tasks: &Tasks, credential: &str) -> String {
+    match tasks.claims().holder(&CredentialId::requested(credential)) {
+        Holder::Task(task) => task.as_str().to_owned(),
+        Holder::Execution => "execution".to_owned(),
+        Holder::Nobody => "nobody".to_owned(),
+    }
+}
+
+#[test]
+fn of_two_containers_that_claim_an_id_the_older_has_it_in_any_order() {
+    let (older, newer) = (
+        container("/docker/1", "older", "id", 1),
+        container("/docker/2", "newer", "id", 2),
+    );
+    for order in [[older.clone(), newer.clone()], [newer, older]] {
+        let mut tasks = Tasks::default();
+        let conflicts: Vec<_> = order
+            .into_iter()
+            .flat_map(|entry| tasks.put(SourceKind::Docker, entry).unwrap())
+            .collect();
+        assert_eq!(holder(&tasks, "id"), "older");
+        assert_eq!(conflicts.len(), 1);
+        assert_eq!(conflicts[0].refused, TaskName::new("newer"));
+        assert_eq!(conflicts[0].holder, Some(TaskName::new("older")));
+    }
+}
+
+#[test]
+fn what_is_stated_has_an_id_before_whoever_is_older() {
+    let mut tasks = Tasks::default();
+    tasks
+        .put(SourceKind::Docker, container("/docker/1", "container", "id", 1))
+        .unwrap();
+    tasks
+        .put(SourceKind::Registration, container("/r", "registered", "id", 9))
+        .unwrap();
+    assert_eq!(holder(&tasks, "id"), "registered");
+    assert_eq!(tasks.claims().conflicts().count(), 1);
+}
+
+#[test]
+fn containers_of_one_task_share_its_id_until_the_last_is_gone() {
+    let mut tasks = Tasks::default();
+    let (one, two) = (
+        container("/ecs/1", "task", "id", 1),
+        container("/ecs/2", "task", "id", 2),
+    );
+    assert!(tasks.put(SourceKind::Docker, one.clone()).unwrap().is_empty());
+    assert!(tasks.put(SourceKind::Docker, two.clone()).unwrap().is_empty());
+    tasks.remove(SourceKind::Docker, &one.id);
+    tasks.sweep(|_| true);
+    assert_eq!(holder(&tasks, "id"), "task");
+    tasks.remove(SourceKind::Docker, &two.id);
+    tasks.sweep(|_| true);
+    assert_eq!(holder(&tasks, "id"), "nobody");
+}
+
+#[test]
+fn an_id_is_free_only_when_the_last_cgroup_is_gone() {
+    let mut tasks = Tasks::default();
+    let leaving = container("/docker/1", "leaving", "id", 1);
+    tasks.put(SourceKind::Docker, leaving.clone()).unwrap();
+    assert!(tasks.remove(SourceKind::Docker, &leaving.id));
+    assert_eq!(owner(&tasks, "/docker/1"), None);
+    tasks
+        .put(SourceKind::Docker, container("/docker/2", "next", "id", 2))
+        .unwrap();
+    tasks.sweep(|_| false);
+    assert_eq!(holder(&tasks, "id"), "leaving");
+    tasks.sweep(|_| true);
+    assert_eq!(holder(&tasks, "id"), "next");
+}
+
+#[test]
+fn a_container_that_is_taken_back_and_told_again_is_there_again() {
+    let mut tasks = Tasks::default();
+    let again = container("/docker/1", "again", "id", 1);
+    tasks.put(SourceKind::Docker, again.clone()).unwrap();
+    tasks.remove(SourceKind::Docker, &again.id);
+    tasks.put(SourceKind::Docker, again).unwrap();
+    tasks.sweep(|_| true);
+    assert_eq!(owner(&tasks, "/docker/1/deep").unwrap(), "again");
+    assert_eq!(holder(&tasks, "id"), "again");
+}
+
+#[test]
+fn what_is_stated_owns_the_containers_below_it_and_what_they_claim() {
+    for is_stated_first in [true, false] {
+        let mut tasks = Tasks::default();
+        let stated = entry("/ecs/web", "web", "id-web");
+        let below = container("/ecs/web/1", "container", "id-1", 1);
+        if is_stated_first {
+            tasks.put(SourceKind::Config, stated.clone()).unwrap();
+            tasks.put(SourceKind::Docker, below).unwrap();
+        } else {
+            tasks.put(SourceKind::Docker, below).unwrap();
+            tasks.put(SourceKind::Config, stated.clone()).unwrap();
+        }
+        assert_eq!(owner(&tasks, "/ecs/web/1/init").unwrap(), "web");
+        assert_eq!(holder(&tasks, "id-1"), "web");
+        tasks.remove(SourceKind::Config, &stated.id);
+        tasks.sweep(|_| true);
+        assert_eq!(owner(&tasks, "/ecs/web/1/init").unwrap(), "container");
+        assert_eq!(holder(&tasks, "id-1"), "container");
+        assert_eq!(holder(&tasks, "id-web"), "nobody");
+    }
+}
+
+#[test]
+fn a_cgroup_that_is_stated_cannot_be_stated_to_be_anothers() {
+    let mut tasks = Tasks::default();
+    tasks.put(SourceKind::Config, entry("/ecs/web", "web", "a")).unwrap();
+    let taken = tasks
+        .put(SourceKind::Registration, entry("/ecs/web", "other", "b"))
+        .unwrap_err();
+    assert_eq!(
+        taken.to_string(),
+        "cgroup /ecs/web belongs to task \"web\" already, by config"
+    );
+    assert_eq!(holder(&tasks, "b"), "nobody");
+}
+
+#[test]
+fn the_engine_names_the_task_and_the_runtime_below_adds_to_it() {
+    let mut tasks = Tasks::default();
+    let mut runtime = container("/docker/1", "oci", "id-runtime", 2);
+    runtime.role_arn = Some("arn:role".into());
+    tasks.put(SourceKind::Oci, runtime).unwrap();
+    tasks
+        .put(SourceKind::Docker, container("/docker/1", "docker", "id-engine", 1))
+        .unwrap();
+    let owner = tasks.owner(Path::new("/docker/1"), |_, _| true).unwrap();
+    assert_eq!(owner.task, TaskName::new("docker"));
+    assert_eq!(owner.role_arn.as_deref(), Some("arn:role"));
+    assert_eq!(holder(&tasks, "id-runtime"), "docker");
+    assert_eq!(holder(&tasks, "id-engine"), "docker");
+}

@@ -1,0 +1,182 @@
+//! Whose a sender is, by what the sources say; the tree is a table.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+
+use enforcer_common::{
+    handshake::{Handshake, state},
+    identity::Identity,
+};
+use jiff::Timestamp;
+
+use super::{Attributed, Attributor, Cgroup, CgroupPaths, Entry, Places, Registry, SourceKind, TaskName, Tasks};
+use crate::{host::cgroupfs::CgroupError, policy::CredentialId};
+
+/// What a source says of a task with one cgroup and one credential ID.
+pub(crate) fn entry(cgroup: &str, task: &str, credential: &str) -> Entry {
+    Entry {
+        id: format!("{task} in {cgroup}").into(),
+        task: TaskName::new(task),
+        cgroups: [Cgroup {
+            path: Path::new(cgroup).into(),
+            id: None,
+        }]
+        .into(),
+        created: Timestamp::UNIX_EPOCH,
+        credential_ids: [CredentialId::requested(credential)].into(),
+        execution_ids: [].into(),
+        role_arn: None,
+        facts: [].into(),
+    }
+}
+
+/// Tasks by cgroup, name and credential ID, as the configuration states them.
+pub(crate) fn tasks(of: &[(&str, &str, &str)]) -> Tasks {
+    let mut tasks = Tasks::default();
+    for (cgroup, task, credential) in of {
+        tasks.put(SourceKind::Config, entry(cgroup, task, credential)).unwrap();
+    }
+    tasks
+}
+
+/// Cgroups by ID.
+#[derive(Clone, Debug)]
+struct Tree(Arc<Mutex<HashMap<u64, &'static str>>>);
+
+impl CgroupPaths for Tree {
+    fn path_of(&self, id: u64) -> Result<Option<PathBuf>, CgroupError> {
+        Ok(self.0.lock().unwrap().get(&id).map(PathBuf::from))
+    }
+
+    fn id_of(&self, path: &Path) -> Result<Option<u64>, CgroupError> {
+        let tree = self.0.lock().unwrap();
+        Ok(tree
+            .iter()
+            .find(|(_, known)| Path::new(known) == path)
+            .map(|(id, _)| *id))
+    }
+}
+
+/// A tree, and an attributor that knows two tasks in it.
+fn world() -> (Tree, Arc<Registry>, Attributor) {
+    let tree = Tree(Arc::new(Mutex::new(HashMap::from([
+        (1, "/"),
+        (10, "/ecs/web"),
+        (11, "/ecs/web/container/deep"),
+        (12, "/ecs/web-2"),
+        (20, "/ecs/web/batch/x"),
+        (30, "/system.slice/ssh.service"),
+    ]))));
+    let registry = Arc::new(Registry::default());
+    let entries = vec![entry("/ecs/web", "web", "a"), entry("/ecs/web/batch", "batch", "b")];
+    registry.replace(SourceKind::Config, entries);
+    let attributor = Attributor::new(tree.clone(), Arc::clone(&registry), Places::default());
+    (tree, registry, attributor)
+}
+
+fn from(cgroup_id: u64, socket_cgroup_id: u64, state: u32) -> Handshake {
+    Handshake {
+        identity: Identity {
+            cgroup_id,
+            socket_cgroup_id,
+            ..Identity::default()
+        },
+        state,
+        reserved: 0,
+    }
+}
+
+/// The task's name, or what else came of it.
+fn whose(attributor: &Attributor, cgroup_id: u64, socket_cgroup_id: u64) -> String {
+    let handshake = from(cgroup_id, socket_cgroup_id, state::CONFIRMED);
+    let attributed = attributor.attribute(Some(&handshake));
+    if let Attributed::Task(owner) = &attributed {
+        owner.task.as_str().to_owned()
+    } else {
+        format!("{attributed:?}")
+    }
+}
+
+#[test]
+fn the_deepest_stated_cgroup_names_the_task() {
+    let (_, _, attributor) = world();
+    assert_eq!(whose(&attributor, 10, 0), "web");
+    assert_eq!(whose(&attributor, 11, 10), "web");
+    assert_eq!(whose(&attributor, 20, 0), "batch");
+}
+
+#[test]
+fn a_cgroup_whose_name_merely_begins_alike_is_nobodys() {
+    assert_eq!(whose(&world().2, 12, 12), "NoTask");
+}
+
+#[test]
+fn a_packet_without_a_caller_is_attributed_by_its_socket() {
+    let (_, _, attributor) = world();
+    assert_eq!(whose(&attributor, 0, 11), "web");
+    assert_eq!(whose(&attributor, 0, 0), "UnknownSender");
+}
+
+#[test]
+fn a_socket_of_another_task_or_of_none_is_refused() {
+    let (_, _, attributor) = world();
+    for (caller, socket) in [(10, 20), (10, 30), (30, 10)] {
+        assert_eq!(whose(&attributor, caller, socket), "SocketFromElsewhere");
+    }
+}
+
+#[test]
+fn a_vanished_cgroup_is_gone_unless_it_was_known() {
+    let (tree, _, attributor) = world();
+    assert_eq!(whose(&attributor, 99, 10), "SenderGone");
+    assert_eq!(whose(&attributor, 10, 11), "web");
+    tree.0.lock().unwrap().clear();
+    assert_eq!(whose(&attributor, 10, 11), "web");
+    assert_eq!(whose(&attributor, 20, 0), "SenderGone");
+}
+
+#[test]
+fn a_change_holds_for_cgroups_that_are_known_already() {
+    let (_, registry, attributor) = world();
+    assert_eq!(whose(&attributor, 10, 20), "SocketFromElsewhere");
+    registry.replace(SourceKind::Config, vec![entry("/ecs", "one", "a")]);
+    assert_eq!(whose(&attributor, 10, 20), "one");
+    registry.replace(SourceKind::Config, Vec::new());
+    assert_eq!(whose(&attributor, 10, 20), "NoTask");
+}
+
+#[test]
+fn what_comes_to_the_path_of_a_cgroup_that_is_gone_is_another_one() {
+    let (tree, registry, attributor) = world();
+    assert_eq!(whose(&attributor, 10, 0), "web");
+    tree.0.lock().unwrap().remove(&10);
+    tree.0.lock().unwrap().insert(40, "/ecs/web");
+    registry.replace(SourceKind::Config, vec![entry("/ecs/web", "later", "c")]);
+    assert_eq!(whose(&attributor, 10, 0), "web");
+    assert_eq!(whose(&attributor, 40, 0), "later");
+}
+
+#[test]
+fn a_registered_cgroup_is_meant_and_not_its_path() {
+    let (tree, registry, attributor) = world();
+    let mut registered = entry("/ecs/web-2", "registered", "c");
+    registered.cgroups[0].id = Some(12);
+    registry.put(SourceKind::Registration, registered).unwrap();
+    assert_eq!(whose(&attributor, 12, 0), "registered");
+    tree.0.lock().unwrap().remove(&12);
+    tree.0.lock().unwrap().insert(41, "/ecs/web-2");
+    assert_eq!(whose(&attributor, 41, 0), "NoTask");
+}
+
+#[test]
+fn a_missing_or_ambiguous_handshake_is_nobodys() {
+    let (_, _, attributor) = world();
+    assert_eq!(attributor.attribute(None), Attributed::UnknownSender);
+    for state in [0, state::AMBIGUOUS, 77] {
+        let attributed = attributor.attribute(Some(&from(10, 10, state)));
+        assert_eq!(attributed, Attributed::AmbiguousSender);
+    }
+}
