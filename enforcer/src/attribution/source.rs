@@ -6,7 +6,13 @@
 
 use std::path::Path;
 
-use super::task::{Entry, SourceKind};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    cgroup_path::ContainerId,
+    task::{Entry, SourceKind},
+};
 
 /// A source.
 #[derive(Debug)]
@@ -15,6 +21,35 @@ pub enum Source {}
 /// A source could not be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {}
+
+/// How it goes with a source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceStatus {
+    /// Which one.
+    pub source: SourceKind,
+    /// Whether it can be asked.
+    #[serde(flatten)]
+    pub state: SourceState,
+    /// How many containers it has told of.
+    pub containers: usize,
+}
+
+/// Whether a source can be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum SourceState {
+    /// It answers.
+    Ready,
+    /// There is no such engine or runtime on this host.
+    Absent,
+    /// It does not answer, and is asked again and again.
+    Retrying {
+        /// Since when.
+        since: Timestamp,
+        /// What went wrong last.
+        error: String,
+    },
+}
 
 // === impl Source ===
 
@@ -27,6 +62,17 @@ impl Source {
 
     /// What it knows of the containers that a cgroup is at or below of. Nothing, if it surely knows none.
     pub async fn find(&self, _cgroup: &Path) -> Result<Vec<Entry>, SourceError> {
+        match *self {}
+    }
+
+    /// What it knows of a container; `None` if it surely knows none of this ID.
+    pub async fn container(&self, _id: &ContainerId) -> Result<Option<Entry>, SourceError> {
+        match *self {}
+    }
+
+    /// How it goes with it.
+    #[must_use]
+    pub fn status(&self) -> SourceStatus {
         match *self {}
     }
 }

@@ -3,6 +3,7 @@
 use std::{fmt, path::Path, sync::Arc};
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::policy::CredentialId;
 
@@ -12,7 +13,8 @@ pub struct TaskName(Arc<str>);
 
 /// Who says something about tasks, most reliable first: what people and agents state explicitly, then the engine's own
 /// state, then what the runtime below it was told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum SourceKind {
     /// Somebody registered it through the control socket.
     Registration,
