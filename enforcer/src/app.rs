@@ -27,7 +27,7 @@ use self::{
     sockets::{Offered, Sockets},
 };
 use crate::{
-    attribution::{Attributor, Lookups, Registry, Resolver, Source, SourceKind},
+    attribution::{Attributor, Docker, DockerConfig, Lookups, Registry, Resolver, Source, SourceKind},
     audit::{self, Audit, AuditError, By, kernel::Feed},
     bpf::{self, Bpf, BpfError, KernelLog, Prepared},
     config::{self, Config, load::Flags},
@@ -162,8 +162,9 @@ impl Running {
         let own_cgroup = preflight::own_cgroup(&cgroups)?;
         let bpf_config = kernel::bpf_config(&config, &cgroups, &own_cgroup);
         let rules = Arc::new(kernel::rules(&config, &own_cgroup));
-        let (registry, resolver, lookups) = attribution(&config);
-        let earlier = Earlier::None(cgroups.clone(), registry);
+        let sources = sources(&config);
+        let (registry, resolver, lookups) = attribution(&config, &sources);
+        let earlier = Earlier::None(cgroups.clone(), Arc::clone(&registry));
         let access = Arc::new(access(&config, Arc::clone(&rules), &earlier));
         let mut bpf = Bpf::load(&bpf_config, launch.prepared)?;
         let (classes, class_control) = ClassWatch::start(cgroups.clone(), Arc::clone(&rules), bpf.take_classes()?)?;
@@ -201,6 +202,10 @@ impl Running {
         supervisor.spawn("cgroup watcher", classes.run(watching_watcher.clone()));
         supervisor.spawn("network device watcher", cover_devices(coverage, watching_watcher));
         supervisor.spawn("container look-ups", infallible(lookups.run(serving_watcher.clone())));
+        for source in sources.iter().cloned() {
+            let run = source.run(Arc::clone(&registry), serving_watcher.clone());
+            supervisor.spawn("source of tasks", infallible(run));
+        }
         let embedded = move || access_watch.borrow().upstream.embedded().cloned();
         let refresh = upstream::refresh(embedded, serving_watcher.clone());
         supervisor.spawn("credentials refresher", infallible(refresh));
@@ -343,12 +348,29 @@ fn feed(bpf: &mut Bpf, attributor: watch::Receiver<Arc<Attributor>>, audit: &Aud
     })
 }
 
+/// Where tasks are learned from besides the configuration.
+fn sources(config: &Config) -> Arc<[Source]> {
+    let introspection = match &config.upstream {
+        config::Upstream::Embedded(_) => None,
+        config::Upstream::EcsAgent { address, .. } => Some((address.ip(), INTROSPECTION_PORT).into()),
+    };
+    let docker = |docker: &config::DockerSource| {
+        Source::Docker(Arc::new(Docker::new(DockerConfig {
+            socket: docker.socket.clone(),
+            cgroup_parent: docker.cgroup_parent.clone(),
+            labels: docker.labels,
+            endpoint: SocketAddrV4::new(config.endpoint.address, config.endpoint.port),
+            introspection,
+        })))
+    };
+    config.sources.docker.iter().map(docker).collect()
+}
+
 /// What is known of tasks, and who finds out more.
-fn attribution(config: &Config) -> (Arc<Registry>, Resolver, Lookups) {
+fn attribution(config: &Config, sources: &Arc<[Source]>) -> (Arc<Registry>, Resolver, Lookups) {
     let registry = Arc::new(Registry::default());
     registry.replace(SourceKind::Config, controller::entries(config));
-    let sources: Arc<[Source]> = Arc::new([]);
-    let (resolver, lookups) = Resolver::new(sources, Arc::clone(&registry), config.sources.wait);
+    let (resolver, lookups) = Resolver::new(Arc::clone(sources), Arc::clone(&registry), config.sources.wait);
     (registry, resolver, lookups)
 }
 

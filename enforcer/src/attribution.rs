@@ -30,7 +30,7 @@ pub use self::{
     claims::{Claims, Conflict, Holder},
     registry::Registry,
     resolver::{Lookups, Resolution, Resolver},
-    source::{Source, SourceError, SourceState, SourceStatus},
+    source::{Docker, DockerConfig, DockerError, Source, SourceError, SourceState, SourceStatus},
     task::{Cgroup, Entry, Fact, SourceKind, TaskName},
     tasks::{Owner, Taken, Tasks},
 };

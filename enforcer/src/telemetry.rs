@@ -2,7 +2,10 @@
 
 mod seldom;
 
-use std::io::{self, IsTerminal};
+use std::{
+    error::Error,
+    io::{self, IsTerminal},
+};
 
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
@@ -55,4 +58,16 @@ pub fn start(filter: &str, way: Way) -> Result<Log, ParseError> {
         .log_internal_errors(false)
         .init();
     Ok(Log { _writer: guard })
+}
+
+/// An error and its causes, for libraries whose own text stops at "client error (Connect)".
+#[must_use]
+pub fn causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }

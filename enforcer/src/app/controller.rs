@@ -240,6 +240,7 @@ fn fixed_keys(old: &Config, new: &Config) -> Vec<&'static str> {
         ("audit.output", old.audit.output != new.audit.output),
         ("audit.key-file", old.audit.key_file != new.audit.key_file),
         ("control.socket", old.control_socket != new.control_socket),
+        ("sources", old.sources != new.sources),
     ];
     let keys = differ.into_iter().filter(|(_, differs)| *differs);
     keys.map(|(key, _)| key).collect()

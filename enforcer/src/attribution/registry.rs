@@ -50,6 +50,11 @@ impl Registry {
         self.change(|tasks| tasks.remove(source, id))
     }
 
+    /// Takes back what a source said of all containers but these.
+    pub fn retain(&self, source: SourceKind, keep: impl Fn(&str) -> bool) {
+        self.change(|tasks| tasks.retain(source, keep));
+    }
+
     /// Takes in all a source knows, in place of everything it said before. What belongs to another already is left out, and
     /// that is logged.
     pub fn replace(&self, source: SourceKind, entries: Vec<Entry>) {

@@ -4,23 +4,36 @@
 //! ([`Source::find`]). It answers from the state of an engine or runtime that only root can write, never from anything a
 //! workload can: no environment of a running process, no mount, no path.
 
-use std::path::Path;
+mod backoff;
+mod docker;
+
+use std::{path::Path, sync::Arc};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use self::docker::{Config as DockerConfig, Docker, DockerError};
 use super::{
     cgroup_path::ContainerId,
+    registry::Registry,
     task::{Entry, SourceKind},
 };
+use crate::drain::Watcher;
 
-/// A source.
-#[derive(Debug)]
-pub enum Source {}
+/// A source; cheap to copy.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// The Docker engine.
+    Docker(Arc<Docker>),
+}
 
 /// A source could not be asked.
 #[derive(Debug, thiserror::Error)]
-pub enum SourceError {}
+pub enum SourceError {
+    /// The Docker engine.
+    #[error(transparent)]
+    Docker(#[from] DockerError),
+}
 
 /// How it goes with a source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,22 +70,37 @@ impl Source {
     /// Which one it is.
     #[must_use]
     pub const fn kind(&self) -> SourceKind {
-        match *self {}
+        match self {
+            Self::Docker(_) => SourceKind::Docker,
+        }
     }
 
     /// What it knows of the containers that a cgroup is at or below of. Nothing, if it surely knows none.
-    pub async fn find(&self, _cgroup: &Path) -> Result<Vec<Entry>, SourceError> {
-        match *self {}
+    pub async fn find(&self, cgroup: &Path) -> Result<Vec<Entry>, SourceError> {
+        match self {
+            Self::Docker(docker) => Ok(docker.find(cgroup).await?),
+        }
     }
 
     /// What it knows of a container; `None` if it surely knows none of this ID.
-    pub async fn container(&self, _id: &ContainerId) -> Result<Option<Entry>, SourceError> {
-        match *self {}
+    pub async fn container(&self, id: &ContainerId) -> Result<Option<Entry>, SourceError> {
+        match self {
+            Self::Docker(docker) => Ok(docker.container(id).await?),
+        }
+    }
+
+    /// Keeps the registry up to date until the drain.
+    pub async fn run(self, registry: Arc<Registry>, drain: Watcher) {
+        match self {
+            Self::Docker(docker) => docker.run(&registry, drain).await,
+        }
     }
 
     /// How it goes with it.
     #[must_use]
     pub fn status(&self) -> SourceStatus {
-        match *self {}
+        match self {
+            Self::Docker(docker) => docker.status(),
+        }
     }
 }

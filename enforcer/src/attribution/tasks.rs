@@ -167,6 +167,12 @@ impl Tasks {
         entries.map(move |((source, _), entry)| (*source, entry, of(entry)))
     }
 
+    /// Of how many containers a source says something.
+    #[must_use]
+    pub fn count(&self, source: SourceKind) -> usize {
+        self.entries.keys().filter(|(kind, _)| *kind == source).count()
+    }
+
     /// Whether something is said about exactly this cgroup.
     #[must_use]
     pub fn knows(&self, path: &Path) -> bool {

@@ -57,6 +57,11 @@ pub(super) fn overlay(raw: &mut Raw, variables: Variables) -> Result<(), ConfigE
     overlay.scalar(&mut sources.wait_milliseconds, "ENFORCER_SOURCES_WAIT_MILLISECONDS")?;
     overlay.scalar(&mut sources.docker.enabled, "ENFORCER_SOURCES_DOCKER_ENABLED")?;
     overlay.scalar(&mut sources.docker.socket, "ENFORCER_SOURCES_DOCKER_SOCKET")?;
+    overlay.scalar(
+        &mut sources.docker.cgroup_parent,
+        "ENFORCER_SOURCES_DOCKER_CGROUP_PARENT",
+    )?;
+    overlay.scalar(&mut sources.docker.labels, "ENFORCER_SOURCES_DOCKER_LABELS")?;
     overlay.finish()
 }
 

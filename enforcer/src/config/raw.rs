@@ -177,6 +177,8 @@ pub(super) struct Sources {
 pub(super) struct Docker {
     pub(super) enabled: Option<bool>,
     pub(super) socket: Option<PathBuf>,
+    pub(super) cgroup_parent: Option<String>,
+    pub(super) labels: Option<bool>,
 }
 
 /// `[[role]]`: credentials for every task that has the role.

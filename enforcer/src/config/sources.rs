@@ -13,8 +13,19 @@ const DOCKER_SOCKET: &str = "/run/docker.sock";
 pub struct Sources {
     /// How long a request of a container nobody knows may wait for them.
     pub wait: Duration,
-    /// Socket of the Docker engine; none if it is not asked.
-    pub docker: Option<PathBuf>,
+    /// The Docker engine; none if it is not asked.
+    pub docker: Option<DockerSource>,
+}
+
+/// How the Docker engine is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DockerSource {
+    /// Its socket.
+    pub socket: PathBuf,
+    /// The daemon's own `--cgroup-parent`, if it has one: it tells nobody.
+    pub cgroup_parent: Option<String>,
+    /// Whether containers' labels may name their tasks and roles.
+    pub labels: bool,
 }
 
 /// Validates what is said about sources.
@@ -23,12 +34,18 @@ pub(super) fn sources(raw: &raw::Sources) -> Result<Sources, InvalidConfig> {
         None => WAIT,
         Some(wait) => Duration::from_millis(wait.into()),
     };
-    let docker = raw.docker.socket.clone().unwrap_or_else(|| DOCKER_SOCKET.into());
-    let docker = raw.docker.enabled.unwrap_or(true).then_some(docker);
+    let docker = raw.docker.enabled.unwrap_or(true).then(|| docker(&raw.docker));
     Ok(Sources {
         wait,
-        docker: docker
-            .map(|socket| absolute("sources.docker.socket", socket))
-            .transpose()?,
+        docker: docker.transpose()?,
+    })
+}
+
+fn docker(raw: &raw::Docker) -> Result<DockerSource, InvalidConfig> {
+    let socket = raw.socket.clone().unwrap_or_else(|| DOCKER_SOCKET.into());
+    Ok(DockerSource {
+        socket: absolute("sources.docker.socket", socket)?,
+        cgroup_parent: raw.cgroup_parent.clone(),
+        labels: raw.labels.unwrap_or(true),
     })
 }

@@ -15,7 +15,10 @@ use hyper_util::{
 use tokio::time::timeout;
 
 use super::Answer;
-use crate::policy::{CredentialId, Permit};
+use crate::{
+    policy::{CredentialId, Permit},
+    telemetry::causes,
+};
 
 /// How long the agent may take for a whole answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -136,17 +139,6 @@ impl EcsAgent {
             .build()?;
         Request::get(uri).header(USER_AGENT, AGENT_NAME).body(Empty::new())
     }
-}
-
-/// An error and its causes; hyper's own text stops at "client error (Connect)".
-fn causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

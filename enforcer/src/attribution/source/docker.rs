@@ -1,0 +1,363 @@
+//! The Docker engine: finds every container by itself, from what the engine was told when it made it.
+//!
+//! ```text
+//! absent ──> subscribe, list ──> follow ──┐   events only say which container to look at again,
+//!                ^   │                    │   so hearing of one twice or late does no harm
+//!                └───┴── back off <───────┘   what was said before holds meanwhile
+//! ```
+//!
+//! Subscribing comes before listing, so nothing happens in between unnoticed. The list is repeated now and then: engines
+//! drop events of who reads slowly without telling.
+
+mod agent;
+mod client;
+mod container;
+mod objects;
+mod place;
+mod statement;
+
+use std::{
+    collections::HashSet,
+    net::{SocketAddr, SocketAddrV4},
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures_util::{StreamExt, stream};
+use jiff::{SignedDuration, Timestamp};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until},
+};
+use tracing::{debug, info, warn};
+
+pub use self::client::DockerError;
+use self::{
+    agent::Agent,
+    client::{Engine, Events},
+    place::{Driver, Placing},
+    statement::{Rules, Saying},
+};
+use super::{
+    super::{
+        cgroup_path::{ContainerId, candidates},
+        registry::Registry,
+        task::{Entry, SourceKind},
+    },
+    SourceState, SourceStatus,
+    backoff::{Backoff, jittered},
+};
+use crate::drain::Watcher;
+
+/// How many containers are asked about at once.
+const AT_ONCE: usize = 16;
+
+/// How many events may wait to be looked at.
+const EVENTS: usize = 4096;
+
+/// How many containers in a path are asked about: engines in containers are not nested deeper.
+const NESTED: usize = 4;
+
+/// How long the first wait is after the engine failed, and the longest.
+const WAITS: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(10)];
+
+/// How often everything is listed although nothing failed.
+const LIST_EVERY: Duration = Duration::from_mins(5);
+
+/// How far back events are asked for: the engine may subscribe a moment after it says so.
+const LOOK_BACK: SignedDuration = SignedDuration::from_secs(2);
+
+/// What the source is made with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The engine's socket.
+    pub socket: PathBuf,
+    /// The daemon's own `--cgroup-parent`, if it has one.
+    pub cgroup_parent: Option<String>,
+    /// Whether labels may name tasks and roles.
+    pub labels: bool,
+    /// Where containers ask for credentials.
+    pub endpoint: SocketAddrV4,
+    /// The ECS agent's introspection, where there is an agent.
+    pub introspection: Option<SocketAddr>,
+}
+
+/// The Docker engine as a source.
+#[derive(Debug)]
+pub struct Docker {
+    config: Config,
+    engine: Engine,
+    agent: Option<Agent>,
+    /// Plain data, held for a look or a change only.
+    state: Mutex<State>,
+}
+
+/// What is known of the engine.
+#[derive(Debug)]
+struct State {
+    driver: Option<Driver>,
+    /// There has been an engine: if there is none now, it will come back.
+    has_been: bool,
+    health: SourceState,
+    /// How many the registry knows from here.
+    containers: usize,
+}
+
+/// What is to be said of a container.
+enum Said {
+    /// There is such a container.
+    Entry(Entry),
+    /// There is one, and nothing to be said of it.
+    Nothing,
+    /// There is none.
+    Gone,
+}
+
+// === impl Docker ===
+
+impl Docker {
+    /// A source that has not asked yet.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            engine: Engine::new(&config.socket),
+            agent: config.introspection.map(Agent::new),
+            config,
+            state: Mutex::new(State {
+                driver: None,
+                has_been: false,
+                health: SourceState::Absent,
+                containers: 0,
+            }),
+        }
+    }
+
+    /// How it goes.
+    pub fn status(&self) -> SourceStatus {
+        let state = self.state();
+        SourceStatus {
+            source: SourceKind::Docker,
+            state: state.health.clone(),
+            containers: state.containers,
+        }
+    }
+
+    /// What the engine knows of its containers that a cgroup is at or below of. It may be several: one can be made in the
+    /// cgroup of another.
+    pub async fn find(&self, cgroup: &Path) -> Result<Vec<Entry>, DockerError> {
+        let mut found = Vec::new();
+        for id in candidates(cgroup).take(NESTED) {
+            let entry = self.container(&id).await?;
+            found.extend(entry.filter(|entry| entry.cgroups.iter().any(|own| cgroup.starts_with(&own.path))));
+        }
+        Ok(found)
+    }
+
+    /// What the engine knows of a container.
+    pub async fn container(&self, id: &ContainerId) -> Result<Option<Entry>, DockerError> {
+        let rules = match self.rules().await {
+            Ok(rules) => rules,
+            Err(error) if error.is_absence() && !self.state().has_been => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        match self.ask(&rules, id).await? {
+            Said::Entry(entry) => Ok(Some(entry)),
+            Said::Nothing | Said::Gone => Ok(None),
+        }
+    }
+
+    /// Keeps the registry up to date until the drain.
+    pub async fn run(&self, registry: &Registry, mut drain: Watcher) {
+        let [first, most] = WAITS;
+        let mut backoff = Backoff::new(first, most);
+        loop {
+            let outcome = tokio::select! {
+                () = drain.signaled() => return,
+                outcome = self.session(registry, &mut backoff) => outcome,
+            };
+            let Err(error) = outcome else {
+                continue;
+            };
+            self.fail(&error);
+            tokio::select! {
+                () = drain.signaled() => return,
+                () = sleep(backoff.next()) => {}
+            }
+        }
+    }
+
+    /// Lists everything and follows what happens, until it is time to list again.
+    async fn session(&self, registry: &Registry, backoff: &mut Backoff) -> Result<(), DockerError> {
+        self.state().driver = None;
+        let rules = self.rules().await?;
+        let (sender, mut happened) = mpsc::channel(EVENTS);
+        let events = self.engine.events(Timestamp::now() - LOOK_BACK).await?;
+        // Dropped, and so ended, with the session.
+        let mut reader = JoinSet::new();
+        reader.spawn(read(events, sender));
+        tokio::select! {
+            listed = self.list(&rules, registry) => listed?,
+            Some(ended) = reader.join_next() => return Err(ended.unwrap_or(DockerError::EventsEnded)),
+        }
+        self.is_up_to_date(registry);
+        backoff.reset();
+        let again = Instant::now() + jittered(LIST_EVERY);
+        loop {
+            let mut ids = Vec::new();
+            tokio::select! {
+                () = sleep_until(again) => return Ok(()),
+                Some(ended) = reader.join_next() => return Err(ended.unwrap_or(DockerError::EventsEnded)),
+                count = happened.recv_many(&mut ids, EVENTS) => if count == 0 {
+                    return Err(DockerError::EventsEnded);
+                }
+            }
+            let ids: HashSet<ContainerId> = ids.into_iter().collect();
+            self.look_at(&rules, registry, ids).await?;
+            self.is_up_to_date(registry);
+        }
+    }
+
+    async fn list(&self, rules: &Rules, registry: &Registry) -> Result<(), DockerError> {
+        let ids = self.engine.list().await?;
+        let known: HashSet<ContainerId> = ids.iter().cloned().collect();
+        self.look_at(rules, registry, ids).await?;
+        registry.retain(SourceKind::Docker, |id| {
+            ContainerId::parse(id).is_ok_and(|id| known.contains(&id))
+        });
+        Ok(())
+    }
+
+    /// Asks about containers, and has the registry say what the engine does. One container that the engine does not tell of
+    /// stays as it was; many mean that the engine fails.
+    async fn look_at(
+        &self,
+        rules: &Rules,
+        registry: &Registry,
+        ids: impl IntoIterator<Item = ContainerId>,
+    ) -> Result<(), DockerError> {
+        let ask = |id: ContainerId| async move { (self.ask(rules, &id).await, id) };
+        let mut answers = stream::iter(ids).map(ask).buffer_unordered(AT_ONCE);
+        let mut failures = 0;
+        while let Some((said, id)) = answers.next().await {
+            match said {
+                Ok(Said::Entry(entry)) => {
+                    if let Err(error) = registry.put(SourceKind::Docker, entry) {
+                        warn!(%error, "cannot take in what the Docker engine says");
+                    }
+                }
+                Ok(Said::Nothing) => {}
+                Ok(Said::Gone) => {
+                    registry.remove(SourceKind::Docker, id.as_str());
+                }
+                Err(error @ DockerError::Agent { .. }) => {
+                    debug!(%error, "what is known of a container stays as it was");
+                }
+                Err(error) => {
+                    failures += 1;
+                    if failures >= AT_ONCE {
+                        return Err(error);
+                    }
+                    warn!(%error, "what is known of a container stays as it was");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks about a container, and the ECS agent whether it is of a task, where only the agent can tell.
+    async fn ask(&self, rules: &Rules, id: &ContainerId) -> Result<Said, DockerError> {
+        let Some(saying) = self.engine.inspect(id, |container| rules.say(container)).await? else {
+            return Ok(Said::Gone);
+        };
+        let Saying::Unproven(unproven) = saying else {
+            return Ok(saying.into());
+        };
+        let Some(agent) = &self.agent else {
+            return Ok(unproven.not_asked().into());
+        };
+        let is_listed = agent.lists(id, &unproven.task).await?;
+        Ok(unproven.asked(is_listed).into())
+    }
+
+    /// What the engine's containers are judged by.
+    async fn rules(&self) -> Result<Rules, DockerError> {
+        let known = self.state().driver;
+        let driver = if let Some(driver) = known {
+            driver
+        } else {
+            self.engine.knock().await?;
+            let name = self.engine.cgroup_driver().await?;
+            let driver = Driver::named(&name).ok_or(DockerError::Driver { driver: name })?;
+            let mut state = self.state();
+            state.driver = Some(driver);
+            state.has_been = true;
+            driver
+        };
+        Ok(Rules {
+            placing: Placing {
+                driver,
+                default_parent: self.config.cgroup_parent.clone(),
+            },
+            endpoint: self.config.endpoint,
+            labels: self.config.labels,
+        })
+    }
+
+    fn is_up_to_date(&self, registry: &Registry) {
+        let mut state = self.state();
+        state.containers = registry.read().count(SourceKind::Docker);
+        if state.health != SourceState::Ready {
+            info!(socket = %self.config.socket.display(), containers = state.containers, "following the Docker engine");
+            state.health = SourceState::Ready;
+        }
+    }
+
+    fn fail(&self, error: &DockerError) {
+        let mut state = self.state();
+        if error.is_absence() && !state.has_been {
+            debug!(%error, "no Docker engine so far");
+            state.health = SourceState::Absent;
+            return;
+        }
+        let since = match &state.health {
+            SourceState::Retrying { since, .. } => *since,
+            SourceState::Absent | SourceState::Ready => {
+                warn!(%error, "cannot follow the Docker engine; what is known of its containers holds meanwhile");
+                Timestamp::now()
+            }
+        };
+        state.health = SourceState::Retrying {
+            since,
+            error: error.to_string(),
+        };
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Said ===
+
+impl From<Saying> for Said {
+    fn from(saying: Saying) -> Self {
+        match saying {
+            Saying::Entry(entry) => Self::Entry(entry),
+            Saying::Nothing | Saying::Unproven(_) => Self::Nothing,
+        }
+    }
+}
+
+/// Passes on which containers something happens to, and returns why it does not any more.
+async fn read(events: Events, sender: mpsc::Sender<ContainerId>) -> DockerError {
+    let pass_on = |id| sender.try_send(id).map_err(|_full| DockerError::Flood);
+    match events.follow(pass_on).await {
+        Ok(never) => match never {},
+        Err(error) => error,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,151 @@
+//! JSON objects out of a stream, one by one: of a list that may be long, or of events that never end. Pure.
+//!
+//! Only one object is held at a time, so what an engine says takes no more memory than the largest of them may.
+
+/// The largest object taken: entries of lists and events are of a few KiB.
+const MAX_OBJECT_BYTES: usize = 256 * 1024;
+
+/// Cuts a stream.
+#[derive(Debug, Default)]
+pub(super) struct Objects {
+    /// The beginning of an object that is not complete.
+    held: Vec<u8>,
+    depth: usize,
+    in_string: bool,
+    is_escaped: bool,
+    /// What stands around the objects, apart from commas and space.
+    brackets: Brackets,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Brackets {
+    #[default]
+    None,
+    Open,
+    Closed,
+}
+
+/// What is not a list or sequence of objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NoObjects {
+    /// Something else is between them.
+    #[error("that is no list of objects")]
+    Garbage,
+    /// One is too large.
+    #[error("an object in it is larger than {MAX_OBJECT_BYTES} bytes")]
+    TooLarge,
+}
+
+// === impl Objects ===
+
+impl Objects {
+    /// Takes in a part of the stream, and gives each object that is complete with it to `each`.
+    pub(super) fn take<E: From<NoObjects>>(
+        &mut self,
+        part: &[u8],
+        mut each: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for byte in part {
+            if self.depth == 0 {
+                self.outside(*byte)?;
+                continue;
+            }
+            if self.held.len() == MAX_OBJECT_BYTES {
+                return Err(NoObjects::TooLarge.into());
+            }
+            self.held.push(*byte);
+            self.inside(*byte);
+            if self.depth == 0 {
+                each(&self.held)?;
+                self.held.clear();
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether what was taken in is a list, from its beginning to its end.
+    pub(super) fn is_whole_list(&self) -> bool {
+        self.brackets == Brackets::Closed
+    }
+
+    fn outside(&mut self, byte: u8) -> Result<(), NoObjects> {
+        match (byte, self.brackets) {
+            (b'{', Brackets::None | Brackets::Open) => {
+                self.held.push(byte);
+                self.depth = 1;
+            }
+            (b'[', Brackets::None) => self.brackets = Brackets::Open,
+            (b']', Brackets::Open) => self.brackets = Brackets::Closed,
+            (b',', Brackets::Open) => {}
+            _ if byte.is_ascii_whitespace() => {}
+            _ => return Err(NoObjects::Garbage),
+        }
+        Ok(())
+    }
+
+    fn inside(&mut self, byte: u8) {
+        if self.in_string {
+            match byte {
+                _ if self.is_escaped => self.is_escaped = false,
+                b'\\' => self.is_escaped = true,
+                b'"' => self.in_string = false,
+                _ => {}
+            }
+        } else {
+            match byte {
+                b'"' => self.in_string = true,
+                b'{' | b'[' => self.depth += 1,
+                b'}' | b']' => self.depth -= 1,
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MAX_OBJECT_BYTES, NoObjects, Objects};
+
+    /// The objects in a text that comes in parts of so many bytes, and whether it is a whole list.
+    fn cut(text: &str, size: usize) -> Result<(Vec<String>, bool), NoObjects> {
+        let (mut objects, mut found) = (Objects::default(), Vec::new());
+        for part in text.as_bytes().chunks(size) {
+            objects.take(part, |object| {
+                found.push(String::from_utf8(object.to_vec()).unwrap());
+                Ok::<_, NoObjects>(())
+            })?;
+        }
+        Ok((found, objects.is_whole_list()))
+    }
+
+    #[test]
+    fn objects_are_found_whatever_parts_they_come_in() {
+        let first = r#"{"a":[{"b":"}]"},"\"{[\\"]}"#;
+        let list = format!("[{first}, {{}}]\n");
+        let events = format!("{first}\n{{}}\r\n");
+        for size in [1, 2, 7, 1000] {
+            let expected = vec![first.to_owned(), "{}".to_owned()];
+            assert_eq!(cut(&list, size), Ok((expected.clone(), true)));
+            assert_eq!(cut(&events, size), Ok((expected, false)));
+        }
+    }
+
+    #[test]
+    fn an_unfinished_list_is_no_whole_one() {
+        for text in ["", "[", "[{}", "[{}, {"] {
+            assert!(!cut(text, 3).unwrap().1, "{text}");
+        }
+        assert_eq!(cut("[]", 1), Ok((Vec::new(), true)));
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for text in [
+            "<html>", "null", "[1]", "[]{}", "[][]", "]", r#"["a"]"#, "{},{}", "[[{}]]",
+        ] {
+            assert_eq!(cut(text, 4), Err(NoObjects::Garbage), "{text}");
+        }
+        let endless = format!(r#"{{"a":"{}"#, "x".repeat(MAX_OBJECT_BYTES));
+        assert_eq!(cut(&endless, 4096), Err(NoObjects::TooLarge));
+    }
+}

@@ -1,0 +1,198 @@
+//! What follows from what the engine tells of a container: which task it belongs to, and what it claims. Pure.
+//!
+//! Who may set labels need not be who runs the host, so a label never makes a container part of a task that others made
+//! without it. Tasks named by labels have names of their own; where a role is named too it is a part of the task's name,
+//! so that containers share a task only if each would get the same role without it. Labels of containers that say they
+//! are the ECS agent's come from task definitions: there they mean nothing.
+
+use std::{borrow::Cow, net::SocketAddrV4, path::PathBuf, sync::Arc};
+
+use super::{container::Container, place::Placing};
+use crate::{
+    attribution::{Cgroup, Entry, Fact, TaskName},
+    policy::CredentialId,
+};
+
+/// What a container's own credential ID follows in a path.
+const CREDENTIALS: &str = "/v2/credentials/";
+
+/// The longest name or ARN taken from a label.
+const MAX_NAME_BYTES: usize = 512;
+
+/// What statements are made by.
+#[derive(Clone, Debug)]
+pub(super) struct Rules {
+    /// How the engine makes cgroups.
+    pub(super) placing: Placing,
+    /// Where containers ask for credentials.
+    pub(super) endpoint: SocketAddrV4,
+    /// Whether labels may name tasks and roles.
+    pub(super) labels: bool,
+}
+
+/// What is to be said of a container, as far as the engine can tell.
+pub(super) enum Saying {
+    /// This.
+    Entry(Entry),
+    /// Nothing: where its cgroup is cannot be told, or whose it will be is not known yet.
+    Nothing,
+    /// Whose it is the ECS agent can tell.
+    Unproven(Box<Unproven>),
+}
+
+/// A container that says it is of an ECS task, and is not in this task's cgroup. That may be so: where the agent limits no
+/// tasks, it makes no cgroups for them.
+pub(super) struct Unproven {
+    /// The ARN of the task.
+    pub(super) task: TaskName,
+    /// What is to be said if it is of this task.
+    member: Entry,
+    /// No process has run in it yet.
+    is_new: bool,
+    own_name: TaskName,
+}
+
+// === impl Unproven ===
+
+impl Unproven {
+    /// What is to be said now that the agent has been asked. It knows a container before it starts it, but not before it
+    /// has made it.
+    pub(super) fn asked(self, is_listed: bool) -> Saying {
+        if is_listed {
+            Saying::Entry(self.member)
+        } else if self.is_new {
+            Saying::Nothing
+        } else {
+            self.forged("it is not in the cgroup of the task its labels name, and the ECS agent does not list it there")
+        }
+    }
+
+    /// What is to be said if there is no agent to ask.
+    pub(super) fn not_asked(self) -> Saying {
+        self.forged("it is not in the cgroup of the task its labels name, and there is no ECS agent to ask")
+    }
+
+    fn forged(self, why: &str) -> Saying {
+        let own = Entry {
+            task: self.own_name,
+            ..self.member
+        };
+        Saying::Entry(forged(own, why))
+    }
+}
+
+// === impl Rules ===
+
+impl Rules {
+    /// What is to be said of a container.
+    pub(super) fn say(&self, container: &Container<'_>) -> Saying {
+        let Some(cgroup) = self.placing.cgroup(&container.host_config.cgroup_parent, &container.id) else {
+            return Saying::Nothing;
+        };
+        let own_name = own_name(container);
+        let labels = container.config.labels.as_ref();
+        let Some(arn) = labels.and_then(|labels| labels.ecs_task.as_deref()) else {
+            let (task, role_arn) = self.labeled(container, own_name);
+            return Saying::Entry(self.entry(container, cgroup, task, role_arn));
+        };
+        if !arn.starts_with("arn:") || !is_name(arn) {
+            let entry = self.entry(container, cgroup, own_name, None);
+            return Saying::Entry(forged(entry, "the task its labels name is none: that is no ARN"));
+        }
+        let task = TaskName::new(arn);
+        let member = self.entry(container, cgroup, task.clone(), None);
+        let task_id = arn.rsplit(['/', ':']).next().unwrap_or_default();
+        if self
+            .placing
+            .is_of_ecs_task(&container.host_config.cgroup_parent, task_id)
+        {
+            return Saying::Entry(member);
+        }
+        Saying::Unproven(Box::new(Unproven {
+            task,
+            member,
+            is_new: container.is_new(),
+            own_name,
+        }))
+    }
+
+    fn entry(&self, container: &Container<'_>, cgroup: PathBuf, task: TaskName, role_arn: Option<Arc<str>>) -> Entry {
+        Entry {
+            id: container.id.as_str().into(),
+            task,
+            cgroups: [Cgroup {
+                path: cgroup.into(),
+                id: None,
+            }]
+            .into(),
+            created: container.created,
+            credential_ids: self.claims(container).into(),
+            execution_ids: container.log_credentials().and_then(credential).into_iter().collect(),
+            role_arn,
+            facts: [
+                (Fact::Container, container.name().into()),
+                (Fact::NetworkMode, container.host_config.network_mode.as_ref().into()),
+            ]
+            .into(),
+        }
+    }
+
+    /// The task and the role that the operator's labels name.
+    fn labeled(&self, container: &Container<'_>, own_name: TaskName) -> (TaskName, Option<Arc<str>>) {
+        let labels = container.config.labels.as_ref().filter(|_| self.labels);
+        let named =
+            |label: Option<&'_ Cow<'_, str>>| label.map(Cow::as_ref).filter(|name| is_name(name)).map(str::to_owned);
+        let role = named(labels.and_then(|labels| labels.role_arn.as_ref()));
+        let task = named(labels.and_then(|labels| labels.task.as_ref()));
+        let name = match (task, &role) {
+            (None, _) => own_name,
+            (Some(task), None) => TaskName::new(&format!("docker/task/{task}")),
+            (Some(task), Some(role)) => TaskName::new(&format!("docker/task/{task}@{role}")),
+        };
+        (name, role.map(Arc::from))
+    }
+
+    /// The credential IDs it was told are its own.
+    fn claims(&self, container: &Container<'_>) -> Vec<CredentialId> {
+        let relative = container.variables("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI");
+        let full = container.variables("AWS_CONTAINER_CREDENTIALS_FULL_URI");
+        let here = full.filter_map(|uri| self.path_here(uri));
+        let mut claims: Vec<_> = relative.chain(here).filter_map(credential).collect();
+        claims.dedup();
+        claims
+    }
+
+    /// The path of a URI that leads to the endpoint.
+    fn path_here<'a>(&self, uri: &'a str) -> Option<&'a str> {
+        let rest = uri.strip_prefix("http://")?;
+        let rest = rest.strip_prefix(&self.endpoint.ip().to_string())?;
+        let port = format!(":{}", self.endpoint.port());
+        Some(rest.strip_prefix(&port).unwrap_or(rest)).filter(|path| path.starts_with('/'))
+    }
+}
+
+/// The same, with why it is not of the task its labels name.
+fn forged(entry: Entry, why: &str) -> Entry {
+    Entry {
+        facts: entry.facts.into_iter().chain([(Fact::Forged, why.into())]).collect(),
+        ..entry
+    }
+}
+
+/// Of a container that belongs to no task but itself: containers' names have no slash, so no other one gets it.
+fn own_name(container: &Container<'_>) -> TaskName {
+    TaskName::new(&format!("docker/{}", container.name()))
+}
+
+/// The credential ID in a path; none in that of the caller's own, which claims nothing.
+fn credential(path: &str) -> Option<CredentialId> {
+    CredentialId::granted(path.strip_prefix(CREDENTIALS)?).ok()
+}
+
+/// Whether a label's text may name something: people read it.
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.len() <= MAX_NAME_BYTES && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,293 @@
+//! What is to be said of containers, from what a real engine told of one and others like it.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use serde_json::{Value, json};
+
+use super::{
+    super::{
+        container::Container,
+        place::{Driver, Placing},
+    },
+    Rules, Saying,
+};
+use crate::{
+    attribution::{Entry, Fact},
+    policy::CredentialId,
+};
+
+/// What Docker 20.10 told of a container with labels, a credential ID and a parent cgroup.
+const CAPTURED: &str = include_str!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../tests/data/docker/inspect.json"
+));
+
+const ARN: &str = "arn:aws:ecs:us-west-2:111122223333:task/shop/0123456789abcdef0123456789abcdef";
+const ROLE: &str = "arn:aws:iam::111122223333:role/web";
+
+fn rules(driver: Driver) -> Rules {
+    Rules {
+        placing: Placing {
+            driver,
+            default_parent: None,
+        },
+        endpoint: SocketAddrV4::new(Ipv4Addr::new(169, 254, 170, 2), 80),
+        labels: true,
+    }
+}
+
+/// A container with such labels, environment and parent cgroup.
+fn container(labels: &Value, environment: &Value, parent: &str) -> String {
+    let container = json!({
+        "Id": "ab".repeat(32),
+        "Created": "2026-11-22T06:00:00.123456789Z",
+        "Name": "/shop-web",
+        "State": {"Status": "running"},
+        "Config": {"Labels": labels, "Env": environment},
+        "HostConfig": {"CgroupParent": parent, "NetworkMode": "bridge", "LogConfig": {"Type": "json-file", "Config": {}}},
+    });
+    container.to_string()
+}
+
+fn say(rules: &Rules, text: &str) -> Saying {
+    let container: Container<'_> = serde_json::from_str(text).unwrap();
+    rules.say(&container)
+}
+
+fn entry(saying: Saying) -> Entry {
+    match saying {
+        Saying::Entry(entry) => entry,
+        Saying::Nothing | Saying::Unproven(_) => panic!("nothing is to be said for sure"),
+    }
+}
+
+/// The task and the role of a container with such labels.
+fn named(rules: &Rules, labels: &Value) -> (String, Option<String>) {
+    let entry = entry(say(rules, &container(labels, &json!([]), "")));
+    let role = entry.role_arn.map(|role| role.to_string());
+    (entry.task.as_str().to_owned(), role)
+}
+
+fn claims(environment: &Value) -> Vec<CredentialId> {
+    let entry = entry(say(&rules(Driver::Systemd), &container(&Value::Null, environment, "")));
+    entry.credential_ids.into()
+}
+
+fn ids(of: &[&str]) -> Vec<CredentialId> {
+    of.iter().map(|id| CredentialId::granted(id).unwrap()).collect()
+}
+
+fn is_forged(entry: &Entry) -> bool {
+    entry.facts.iter().any(|(fact, _)| *fact == Fact::Forged)
+}
+
+#[test]
+fn what_a_real_engine_tells_is_understood() {
+    let entry = entry(say(&rules(Driver::Cgroupfs), CAPTURED));
+    assert_eq!(entry.task.as_str(), "docker/captured");
+    assert_eq!(entry.role_arn.as_deref(), Some(ROLE));
+    assert_eq!(&*entry.credential_ids, ids(&["d8f91d60-f0c6-4160-b32b-3f61089b625a"]));
+    assert_eq!(&*entry.execution_ids, []);
+    let id = &entry.id;
+    assert_eq!(entry.cgroups[0].path.to_str().unwrap(), format!("/lab/shop/{id}"));
+}
+
+#[test]
+fn labels_name_tasks_of_their_own() {
+    let rules = rules(Driver::Systemd);
+    assert_eq!(named(&rules, &Value::Null), ("docker/shop-web".into(), None));
+    assert_eq!(
+        named(&rules, &json!({"enforcer.role-arn": ROLE})),
+        ("docker/shop-web".into(), Some(ROLE.into()))
+    );
+    assert_eq!(named(&rules, &json!({"enforcer.task": "shop"})).0, "docker/task/shop");
+    // Nobody gets into the task of a configuration, of the ECS agent, or of a container of that name.
+    for name in [ARN, "web", "docker/other"] {
+        assert_eq!(
+            named(&rules, &json!({"enforcer.task": name})).0,
+            format!("docker/task/{name}")
+        );
+    }
+    for name in ["", "a b", "a\u{1b}[2J", "ä", &"x".repeat(600)] {
+        assert_eq!(
+            named(&rules, &json!({"enforcer.task": name, "enforcer.role-arn": name})),
+            ("docker/shop-web".into(), None)
+        );
+    }
+}
+
+#[test]
+fn containers_with_other_roles_do_not_share_a_task() {
+    let rules = rules(Driver::Systemd);
+    let task = |role: &str| named(&rules, &json!({"enforcer.task": "shop", "enforcer.role-arn": role})).0;
+    assert_eq!(task("arn:1"), task("arn:1"));
+    assert_ne!(task("arn:1"), task("arn:2"));
+    assert_ne!(task("arn:1"), named(&rules, &json!({"enforcer.task": "shop"})).0);
+}
+
+#[test]
+fn where_labels_are_not_trusted_they_name_nothing() {
+    let rules = Rules {
+        labels: false,
+        ..rules(Driver::Systemd)
+    };
+    let labels = json!({"enforcer.task": "shop", "enforcer.role-arn": ROLE});
+    assert_eq!(named(&rules, &labels), ("docker/shop-web".into(), None));
+}
+
+#[test]
+fn only_a_path_of_the_endpoint_claims_an_id() {
+    let relative = |path: &str| claims(&json!([format!("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI={path}")]));
+    assert_eq!(relative("/v2/credentials/one"), ids(&["one"]));
+    for path in [
+        "",
+        "/v2/credentials/",
+        "/v2/credentials/self",
+        "/v2/credentials/a/b",
+        "/v2/credentials/a%62",
+        "one",
+        "/v4/one",
+    ] {
+        assert_eq!(relative(path), [], "{path}");
+    }
+    let full = |uri: &str| {
+        claims(&json!([
+            "PATH=/bin",
+            format!("AWS_CONTAINER_CREDENTIALS_FULL_URI={uri}")
+        ]))
+    };
+    for uri in [
+        "http://169.254.170.2/v2/credentials/one",
+        "http://169.254.170.2:80/v2/credentials/one",
+    ] {
+        assert_eq!(full(uri), ids(&["one"]), "{uri}");
+    }
+    for uri in [
+        "http://169.254.170.23/v2/credentials/one",
+        "http://169.254.170.2:8080/v2/credentials/one",
+        "http://169.254.170.2.example.com/v2/credentials/one",
+        "http://169.254.170.2@example.com/v2/credentials/one",
+        "https://169.254.170.2/v2/credentials/one",
+        "http://localhost/v2/credentials/one",
+    ] {
+        assert_eq!(full(uri), [], "{uri}");
+    }
+    assert_eq!(claims(&Value::Null), []);
+}
+
+#[test]
+fn every_value_of_a_variable_that_is_set_twice_is_claimed() {
+    let set = |id: &str| format!("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI=/v2/credentials/{id}");
+    assert_eq!(claims(&json!([set("one"), set("two")])), ids(&["one", "two"]));
+}
+
+#[test]
+fn the_id_of_the_log_drivers_role_is_an_execution_roles() {
+    let mut inspected: Value = serde_json::from_str(&container(&Value::Null, &json!([]), "")).unwrap();
+    inspected["HostConfig"]["LogConfig"]["Config"] =
+        json!({"awslogs-credentials-endpoint": "/v2/credentials/execution"});
+    let entry = entry(say(&rules(Driver::Systemd), &inspected.to_string()));
+    assert_eq!(&*entry.execution_ids, ids(&["execution"]));
+    assert_eq!(&*entry.credential_ids, []);
+}
+
+#[test]
+fn a_container_in_its_ecs_tasks_cgroup_is_of_the_task() {
+    let labels = json!({"com.amazonaws.ecs.task-arn": ARN, "enforcer.role-arn": ROLE, "enforcer.task": "shop"});
+    let relay = json!({"com.amazonaws.ecs.task-arn": "arn:::::/service-connect-relay-1-2"});
+    for (driver, labels, parent, task, path) in [
+        (
+            Driver::Systemd,
+            &labels,
+            "ecstasks-0123456789abcdef0123456789abcdef.slice",
+            ARN,
+            "/ecstasks.slice/ecstasks-0123456789abcdef0123456789abcdef.slice",
+        ),
+        (
+            Driver::Cgroupfs,
+            &labels,
+            "/ecs/0123456789abcdef0123456789abcdef",
+            ARN,
+            "/ecs/0123456789abcdef0123456789abcdef",
+        ),
+        (
+            Driver::Systemd,
+            &relay,
+            "ecstasks-service-connect-relay-1-2.slice",
+            "arn:::::/service-connect-relay-1-2",
+            "/ecstasks.slice/ecstasks-service.slice/ecstasks-service-connect.slice/ecstasks-service-connect-relay.slice",
+        ),
+    ] {
+        let entry = entry(say(&rules(driver), &container(labels, &json!([]), parent)));
+        assert_eq!(entry.task.as_str(), task);
+        assert_eq!(entry.role_arn, None, "a task definition's labels give no role");
+        assert!(entry.cgroups[0].path.starts_with(path), "{:?}", entry.cgroups);
+        assert!(!is_forged(&entry));
+    }
+}
+
+#[test]
+fn outside_the_tasks_cgroup_only_the_agent_can_tell() {
+    let rules = rules(Driver::Systemd);
+    let labels = json!({"com.amazonaws.ecs.task-arn": ARN, "enforcer.role-arn": ROLE});
+    let claim = json!(["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI=/v2/credentials/one"]);
+    let unproven = |parent: &str| match say(&rules, &container(&labels, &claim, parent)) {
+        Saying::Unproven(unproven) => unproven,
+        Saying::Entry(_) | Saying::Nothing => panic!("it is believed"),
+    };
+    for parent in ["", "system.slice", "ecstasks-0123456789abcdef.slice", "ecstasks.slice"] {
+        assert_eq!(entry(unproven(parent).asked(true)).task.as_str(), ARN);
+        for refused in [unproven(parent).asked(false), unproven(parent).not_asked()] {
+            let entry = entry(refused);
+            assert_eq!(entry.task.as_str(), "docker/shop-web");
+            assert_eq!(entry.role_arn, None);
+            assert_eq!(&*entry.credential_ids, ids(&["one"]));
+            assert!(is_forged(&entry));
+        }
+    }
+}
+
+#[test]
+fn of_a_container_that_the_agent_may_not_know_yet_nothing_is_said() {
+    let labels = json!({"com.amazonaws.ecs.task-arn": ARN});
+    let text = container(&labels, &json!([]), "").replace("running", "created");
+    let Saying::Unproven(unproven) = say(&rules(Driver::Systemd), &text) else {
+        panic!("it is believed");
+    };
+    assert!(matches!(unproven.asked(false), Saying::Nothing));
+}
+
+#[test]
+fn what_is_no_arn_names_no_task() {
+    for arn in ["", "web", "arn:aws:ecs:1:2:task/a b"] {
+        let labels = json!({"com.amazonaws.ecs.task-arn": arn});
+        let entry = entry(say(&rules(Driver::Systemd), &container(&labels, &json!([]), "")));
+        assert_eq!(entry.task.as_str(), "docker/shop-web");
+        assert!(is_forged(&entry), "{arn:?}");
+    }
+}
+
+#[test]
+fn nothing_is_said_of_a_container_whose_cgroup_cannot_be_told() {
+    let saying = say(
+        &rules(Driver::Cgroupfs),
+        &container(&Value::Null, &json!([]), "relative"),
+    );
+    assert!(matches!(saying, Saying::Nothing));
+}
+
+#[test]
+fn an_answer_of_another_shape_is_refused() {
+    let good = container(&Value::Null, &json!([]), "");
+    for (from, to) in [
+        ("\"Id\":\"ab", "\"Id\":\"AB"),
+        ("2026-11-22T06:00:00.123456789Z", "yesterday"),
+        ("\"Env\":[]", "\"Env\":{}"),
+        ("\"Env\":[]", "\"Env\":[1]"),
+        ("\"HostConfig\"", "\"Other\""),
+    ] {
+        let text = good.replace(from, to);
+        assert_ne!(text, good);
+        assert!(serde_json::from_str::<Container<'_>>(&text).is_err(), "{to}");
+    }
+}
