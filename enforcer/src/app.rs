@@ -202,10 +202,7 @@ impl Running {
         supervisor.spawn("cgroup watcher", classes.run(watching_watcher.clone()));
         supervisor.spawn("network device watcher", cover_devices(coverage, watching_watcher));
         supervisor.spawn("container look-ups", infallible(lookups.run(serving_watcher.clone())));
-        for source in sources.iter().cloned() {
-            let run = source.run(Arc::clone(&registry), serving_watcher.clone());
-            supervisor.spawn("source of tasks", infallible(run));
-        }
+        learn(&mut supervisor, &sources, &registry, &serving_watcher);
         let embedded = move || access_watch.borrow().upstream.embedded().cloned();
         let refresh = upstream::refresh(embedded, serving_watcher.clone());
         supervisor.spawn("credentials refresher", infallible(refresh));
@@ -364,6 +361,14 @@ fn sources(config: &Config) -> Arc<[Source]> {
         })))
     };
     config.sources.docker.iter().map(docker).collect()
+}
+
+/// Has the sources tell of tasks.
+fn learn(supervisor: &mut Supervisor, sources: &[Source], registry: &Arc<Registry>, drain: &drain::Watcher) {
+    for source in sources.iter().cloned() {
+        let run = source.run(Arc::clone(registry), drain.clone());
+        supervisor.spawn("source of tasks", infallible(run));
+    }
 }
 
 /// What is known of tasks, and who finds out more.

@@ -44,8 +44,8 @@ struct State<'a> {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Config<'a> {
-    #[serde(default)]
-    pub(super) env: Environment,
+    #[serde(rename = "Env", default)]
+    environment: Environment,
     #[serde(borrow, default)]
     pub(super) labels: Option<Labels<'a>>,
 }
@@ -107,7 +107,7 @@ impl Container<'_> {
 
     /// The value of a variable, as often as it is set.
     pub(super) fn variables(&self, name: &str) -> impl Iterator<Item = &str> {
-        let variables = self.config.env.0.iter();
+        let variables = self.config.environment.0.iter();
         variables.filter_map(move |variable| variable.strip_prefix(name)?.strip_prefix('='))
     }
 
