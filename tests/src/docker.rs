@@ -16,6 +16,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 use crate::{actor::Actor, keeper::Keeper, scene::Scene, topology::write_sysctl};
 
@@ -32,6 +36,9 @@ const SOCKET: &str = "/run/docker.sock";
 const READY: &str = "API listen on";
 /// The containers' image.
 const IMAGE: &str = "lab";
+
+/// What the image's links lead to, as options of `docker run`.
+const PROGRAMS_OF_THIS_MACHINE: [&str; 2] = ["--volume", "/usr:/usr:ro"];
 
 /// Which kind of iptables the engine writes its rules with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,26 +87,8 @@ impl Docker {
             let program = format!("/usr/sbin/{family}-{}", iptables.suffix());
             symlink(&program, programs.join(family)).with_context(|| format!("cannot link {program}"))?;
         }
-        let mut daemon = scene
-            .host_command(Keeper::program("lab"))
-            .arg("engine")
-            .arg("--")
-            .args(["dockerd", "--host", &format!("unix://{SOCKET}")])
-            .args([
-                "--exec-opt",
-                "native.cgroupdriver=cgroupfs",
-                "--storage-driver",
-                "overlay2",
-            ])
-            .env("PATH", format!("{PROGRAMS}:/usr/sbin:/usr/bin:/sbin:/bin"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("cannot start the engine")?;
-        let log = daemon.stderr.take().context("the engine has no log")?;
         let docker = Self {
-            daemon,
+            daemon: start_daemon(scene)?,
             socket: scene.path(SOCKET),
             tasks: scene
                 .tasks()
@@ -108,9 +97,21 @@ impl Docker {
                 .collect(),
             containers: Cell::new(0),
         };
-        await_ready(BufReader::new(log))?;
         docker.import_image(scene)?;
         Ok(docker)
+    }
+
+    /// Ends the daemon. Its containers go on.
+    pub fn stop(&mut self) -> Result<()> {
+        let pid = self.daemon.id().try_into().context("the engine has no process ID")?;
+        kill(Pid::from_raw(pid), Signal::SIGTERM).context("cannot end the engine")?;
+        self.daemon.wait().map(drop).context("cannot wait for the engine")
+    }
+
+    /// Starts the daemon again, after [`Self::stop`].
+    pub fn start_again(&mut self, scene: &Scene) -> Result<()> {
+        self.daemon = start_daemon(scene)?;
+        Ok(())
     }
 
     /// Makes a user-defined bridge network, with options of `docker network create`, and returns the bridge's name.
@@ -129,19 +130,35 @@ impl Docker {
             .get(task)
             .with_context(|| format!("the scene has no task {task}"))?;
         let number = self.containers.replace(self.containers.get() + 1);
-        let name = format!("{task}-{number}");
+        let parent = format!("--cgroup-parent={}", cgroup.display());
+        let options: Vec<_> = [&*parent].into_iter().chain(options.iter().copied()).collect();
+        self.run_named(&format!("{task}-{number}"), network, &options)
+    }
+
+    /// Runs a container of nobody's task, which is called `name`.
+    pub fn run_named(&self, name: &str, network: &str, options: &[&str]) -> Result<Container> {
         let mut command = self.client();
         command
-            .args(["run", "--rm", "--interactive", "--log-driver", "none", "--name", &name])
-            .args(["--network", network, "--cgroup-parent"])
-            .arg(cgroup)
-            .args(["--volume", "/usr:/usr:ro", "--volume"])
+            .args(["run", "--rm", "--interactive", "--log-driver", "none", "--name", name])
+            .args(["--network", network, "--volume"])
             .arg(format!("{}:/lab:ro", Keeper::program("lab").display()))
+            .args(PROGRAMS_OF_THIS_MACHINE)
             .args(options)
             .args([IMAGE, "/lab", "actor"]);
         let actor = Actor::from_command(command)?;
-        let said = self.call(["inspect", "--format", "{{json .}}", &name])?;
-        Container::inspected(actor, name, &said)
+        let said = self.call(["inspect", "--format", "{{json .}}", name])?;
+        Container::inspected(actor, name.to_owned(), &said)
+    }
+
+    /// Runs a script with options of `docker run`, and returns what it, or with `--detach` the engine, writes.
+    pub fn run_script(&self, options: &[&str], script: &str) -> Result<String> {
+        let run = ["run"].iter().chain(&PROGRAMS_OF_THIS_MACHINE).chain(options);
+        self.call(run.chain(&[IMAGE, "bash", "-c", script]))
+    }
+
+    /// Runs a script in a container there is, with options of `docker exec`, and returns what it writes.
+    pub fn execute(&self, options: &[&str], container: &str, script: &str) -> Result<String> {
+        self.call(["exec"].iter().chain(options).chain(&[container, "bash", "-c", script]))
     }
 
     fn import_image(&self, scene: &Scene) -> Result<()> {
@@ -164,7 +181,8 @@ impl Docker {
         Ok(())
     }
 
-    fn call<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Result<String> {
+    /// What a command of the engine's client writes; that it fails is an error.
+    pub fn call<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Result<String> {
         run(self.client().args(arguments))
     }
 
@@ -186,6 +204,32 @@ impl Drop for Docker {
             eprintln!("lab: cannot end the engine: {error}");
         }
     }
+}
+
+/// Starts the daemon and waits until it is ready.
+fn start_daemon(scene: &Scene) -> Result<Child> {
+    let mut daemon = scene
+        .host_command(Keeper::program("lab"))
+        .arg("engine")
+        .arg("--")
+        .args(["dockerd", "--host", &format!("unix://{SOCKET}"), "--cgroup-parent"])
+        .arg(scene.engine_cgroup())
+        .args([
+            "--exec-opt",
+            "native.cgroupdriver=cgroupfs",
+            "--storage-driver",
+            "overlay2",
+            "--live-restore",
+        ])
+        .env("PATH", format!("{PROGRAMS}:/usr/sbin:/usr/bin:/sbin:/bin"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot start the engine")?;
+    let log = daemon.stderr.take().context("the engine has no log")?;
+    await_ready(BufReader::new(log))?;
+    Ok(daemon)
 }
 
 /// Reads the log until the daemon is ready, then lets the rest go.

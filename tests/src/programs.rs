@@ -16,6 +16,9 @@ const HAMMER_ACTIONS: &str = "ENFORCER_TEST_HAMMER_ACTIONS";
 /// Says how slow the machine is.
 const SLOWNESS: &str = "ENFORCER_TEST_SLOWNESS";
 
+/// Says how many containers are to start in a row.
+const STARTS: &str = "ENFORCER_TEST_STARTS";
+
 /// Whether a person wants to look around in a failed scene before it goes: set, with a terminal on standard input.
 #[must_use]
 #[expect(
@@ -35,6 +38,11 @@ pub fn hammer_actions() -> Result<u32> {
 /// How many times as long as usual everything may take: once, or what the environment says. Emulated machines say more.
 pub fn slowness() -> Result<u32> {
     number(SLOWNESS, 1)
+}
+
+/// How many containers a real engine starts in a row: 10, or what the environment says.
+pub fn container_starts() -> Result<u32> {
+    number(STARTS, 10)
 }
 
 #[expect(

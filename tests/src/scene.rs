@@ -34,6 +34,8 @@ pub use task::{Task, credential_id};
 const ROOT: &str = "root";
 /// Host services.
 const HOST: &str = "root/host";
+/// Where a container engine puts containers that nobody puts elsewhere.
+const ENGINE: &str = "root/engine";
 /// The enforcer itself.
 const SERVICE: &str = "root/service";
 /// Beside the enforcer's root: no cgroup hook sees what happens here.
@@ -52,6 +54,7 @@ const MARKERS: u32 = 5;
 #[derive(Debug, Default)]
 pub struct Builder {
     tasks: Vec<(String, PathBuf, &'static str)>,
+    roles: Vec<String>,
     first_lines: &'static str,
     audit_file: Option<String>,
     upstream: Option<&'static str>,
@@ -65,6 +68,7 @@ pub struct Scene {
     marker: Actor,
     topology: Topology,
     tasks: Vec<Task>,
+    roles: Vec<Task>,
     directory: PathBuf,
     lab: PathBuf,
     containers: AtomicU32,
@@ -104,6 +108,13 @@ impl Builder {
     #[must_use]
     pub fn excepted_task(mut self, name: &str) -> Self {
         self.add(name, ROOT, r#"allow = ["imds"]"#);
+        self
+    }
+
+    /// Adds a role that tasks may have which the configuration does not name.
+    #[must_use]
+    pub fn role(mut self, name: &str) -> Self {
+        self.roles.push(name.to_owned());
         self
     }
 
@@ -157,6 +168,8 @@ impl Builder {
             .iter()
             .map(|(name, cgroup, line)| Task::generate(name, cgroup.clone(), line))
             .collect::<Result<Vec<_>>>()?;
+        let roles = self.roles.iter().map(|name| Task::generate(name, PathBuf::new(), ""));
+        let roles = roles.collect::<Result<Vec<_>>>()?;
         for cgroup in [HOST, SERVICE, OUTSIDE, LAB]
             .map(Path::new)
             .into_iter()
@@ -166,9 +179,9 @@ impl Builder {
         }
         let audit = self.audit_file.as_deref().unwrap_or("-");
         let upstream = self.upstream.unwrap_or("embedded");
-        let cgroups = task::configuration(&mount, &Path::new("/").join(&name), &tasks, [audit, upstream]);
+        let cgroups = task::configuration(&mount, &Path::new("/").join(&name), [&tasks, &roles], [audit, upstream]);
         let configuration = format!("{}\n{cgroups}", self.first_lines);
-        write_configuration(&keeper, &configuration, &tasks)?;
+        write_configuration(&keeper, &configuration, tasks.iter().chain(&roles))?;
 
         let of_lab = |network: &NetNs| Place {
             cgroup: directory.join(LAB),
@@ -194,6 +207,7 @@ impl Builder {
             marker,
             topology,
             tasks,
+            roles,
             directory,
             lab,
             containers,
@@ -205,7 +219,11 @@ impl Builder {
     }
 }
 
-fn write_configuration(keeper: &Keeper, configuration: &str, tasks: &[Task]) -> Result<()> {
+fn write_configuration<'a>(
+    keeper: &Keeper,
+    configuration: &str,
+    mut tasks: impl Iterator<Item = &'a Task>,
+) -> Result<()> {
     let directory = keeper.path("/etc/enforcer");
     fs::create_dir(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
     let write = |name: &str, text: &str| {
@@ -213,9 +231,7 @@ fn write_configuration(keeper: &Keeper, configuration: &str, tasks: &[Task]) -> 
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     };
     write(CONFIGURATION, configuration)?;
-    tasks
-        .iter()
-        .try_for_each(|task| write(&task.credentials_file(), &task.credentials()))
+    tasks.try_for_each(|task| write(&task.credentials_file(), &task.credentials()))
 }
 
 // === impl Scene ===
@@ -239,6 +255,18 @@ impl Scene {
     #[must_use]
     pub fn tasks(&self) -> &[Task] {
         &self.tasks
+    }
+
+    /// A role of the scene, with the credentials that whoever has it gets.
+    pub fn role(&self, name: &str) -> Result<&Task> {
+        let role = self.roles.iter().find(|role| role.name == name);
+        role.with_context(|| format!("the scene has no role {name}"))
+    }
+
+    /// The cgroup of containers that are put nowhere else, in the hierarchy, with a leading slash.
+    #[must_use]
+    pub fn engine_cgroup(&self) -> PathBuf {
+        self.name().join(ENGINE)
     }
 
     /// The enforcer.

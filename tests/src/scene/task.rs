@@ -93,6 +93,19 @@ impl Task {
         )
     }
 
+    /// What gives the credentials to every task with the role.
+    fn role_section(&self) -> String {
+        format!(
+            r#"
+[[role]]
+arn = "{}"
+credentials-file = "{}"
+"#,
+            self.role_arn,
+            self.credentials_file(),
+        )
+    }
+
     fn section(&self, scene: &Path) -> String {
         format!(
             r#"
@@ -116,7 +129,12 @@ credentials-file = "{}"
 
 /// The enforcer's configuration file. `mount` is where cgroups are mounted, `scene` the scene's cgroup below it, with a
 /// leading slash.
-pub(super) fn configuration(mount: &Path, scene: &Path, tasks: &[Task], [audit, upstream]: [&str; 2]) -> String {
+pub(super) fn configuration(
+    mount: &Path,
+    scene: &Path,
+    [tasks, roles]: [&[Task]; 2],
+    [audit, upstream]: [&str; 2],
+) -> String {
     let root = mount.join(scene.strip_prefix("/").unwrap_or(scene)).join(super::ROOT);
     let mut text = format!(
         r#"[cgroups]
@@ -129,12 +147,17 @@ output = "{audit}"
 
 [endpoint]
 upstream = "{upstream}"
+
+[sources.docker]
+cgroup-parent = "{}"
 "#,
         root.display(),
         scene.join(super::HOST).display(),
         scene.join(super::SERVICE).display(),
         scene.join(super::LAB).display(),
+        scene.join(super::ENGINE).display(),
     );
+    text.extend(roles.iter().map(Task::role_section));
     text.extend(tasks.iter().map(|task| task.section(scene)));
     text
 }
