@@ -393,9 +393,9 @@ async fn a_container_that_is_made_in_anothers_cgroup_is_one_of_its_own() {
     engine.make(&web, "web");
     let parent = format!("/docker/{}", web.as_str());
     engine.make_in(&parent, &intruder, "intruder");
+    engine.list(&[&web, &intruder]);
     let cgroup = format!("{parent}/{}", intruder.as_str());
     assert_eq!(world.find(&cgroup).await.unwrap(), ["docker/web", "docker/intruder"]);
-    engine.list(&[&web, &intruder]);
     world.until(&["docker/intruder", "docker/web"], is_ready).await;
     let owner = world.registry.read().owner(Path::new(&cgroup), |_, _| true).unwrap();
     assert_eq!(owner.task.as_str(), "docker/intruder");
