@@ -94,3 +94,83 @@ impl Agent {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use serde_json::json;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+        task::JoinSet,
+    };
+
+    use super::{Agent, MAX_ANSWER_BYTES};
+    use crate::attribution::{ContainerId, TaskName};
+
+    const ARN: &str = "arn:aws:ecs:us-west-2:111122223333:task/bench/00000000000000000000000000000000";
+
+    /// An agent that gives everybody one answer.
+    async fn agent(status: u16, body: String) -> (Agent, JoinSet<()>) {
+        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let agent = Agent::new(listener.local_addr().unwrap());
+        let mut serving = JoinSet::new();
+        serving.spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = [0; 1024];
+                let length = stream.read(&mut request).await.unwrap();
+                assert!(request[..length].starts_with(b"GET /v1/tasks?dockerid=abab"));
+                let head = format!(
+                    "HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+                    body.len()
+                );
+                stream.write_all((head + &body).as_bytes()).await.unwrap();
+            }
+        });
+        (agent, serving)
+    }
+
+    fn container() -> ContainerId {
+        ContainerId::parse(&"ab".repeat(32)).unwrap()
+    }
+
+    /// Whether an agent that answers this lists the container in the task.
+    async fn lists(status: u16, body: String) -> Option<bool> {
+        let (agent, _serving) = agent(status, body).await;
+        agent.lists(&container(), &TaskName::new(ARN)).await.ok()
+    }
+
+    fn task(arn: &str, ids: &[&str]) -> String {
+        let containers: Vec<_> = ids.iter().map(|id| json!({"DockerId": id, "Name": "app"})).collect();
+        json!({"Arn": arn, "DesiredStatus": "RUNNING", "Containers": containers}).to_string()
+    }
+
+    #[tokio::test]
+    async fn only_the_very_container_in_the_very_task_is_listed() {
+        let (container, other) = (container(), "cd".repeat(32));
+        let id = container.as_str();
+        assert_eq!(lists(200, task(ARN, &[&other, id])).await, Some(true));
+        for (arn, ids) in [
+            (ARN, &[&*other][..]),
+            ("arn:other", &[id]),
+            (ARN, &[&id[..12]]),
+            (ARN, &[]),
+            ("", &[id]),
+        ] {
+            assert_eq!(lists(200, task(arn, ids)).await, Some(false), "{arn} {ids:?}");
+        }
+        let nothing = r#"{"Arn":"","KnownStatus":"","Family":"","Version":"","Containers":null}"#;
+        assert_eq!(lists(200, nothing.to_owned()).await, Some(false));
+        assert_eq!(lists(404, nothing.to_owned()).await, Some(false));
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_cannot_be_understood_says_nothing() {
+        assert_eq!(lists(500, String::new()).await, None);
+        assert_eq!(lists(200, "<html>".to_owned()).await, None);
+        assert_eq!(lists(200, "x".repeat(MAX_ANSWER_BYTES + 1)).await, None);
+        let gone = Agent::new(([127, 0, 0, 1], 9).into());
+        gone.lists(&container(), &TaskName::new(ARN)).await.unwrap_err();
+    }
+}

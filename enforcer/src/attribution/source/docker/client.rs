@@ -21,7 +21,7 @@ use hyper_util::{
 };
 use hyperlocal::{UnixConnector, Uri};
 use jiff::Timestamp;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 use tokio::{net::UnixStream, time::timeout};
 
 use super::{
@@ -45,6 +45,9 @@ const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 /// Which events are asked for: others, as of each health check or of an end, change nothing here.
 const EVENTS: &str = "%7B%22type%22%3A%5B%22container%22%5D%2C%22event%22%3A%5B%22create%22%2C%22start%22%2C%22destroy%22%2C%22rename%22%5D%7D";
 
+/// What Podman adds to its answers, where it stands in for Docker.
+const PODMAN: &str = "libpod-api-version";
+
 /// The engine could not be asked, or what it says makes no sense. Says nothing of what containers hold.
 #[derive(Debug, thiserror::Error)]
 pub enum DockerError {
@@ -63,6 +66,12 @@ pub enum DockerError {
         socket: PathBuf,
         /// Who runs it.
         uid: u32,
+    },
+    /// It is another engine, which puts containers elsewhere.
+    #[error("who listens at {} is Podman, not the Docker engine", .socket.display())]
+    Podman {
+        /// The socket.
+        socket: PathBuf,
     },
     /// No answer.
     #[error("cannot ask the Docker engine for {what}: {}", causes(.source))]
@@ -170,9 +179,22 @@ pub(super) struct Events(Incoming);
 // === impl DockerError ===
 
 impl DockerError {
-    /// Whether there is no engine at all.
+    /// Whether there is no Docker engine at all.
     pub(super) fn is_absence(&self) -> bool {
-        matches!(self, Self::Connect { source, .. } if source.kind() == ErrorKind::NotFound)
+        match self {
+            Self::Connect { source, .. } => source.kind() == ErrorKind::NotFound,
+            Self::Podman { .. } => true,
+            Self::NotRoot { .. }
+            | Self::Ask { .. }
+            | Self::Timeout { .. }
+            | Self::Status { .. }
+            | Self::Body { .. }
+            | Self::Garbage { .. }
+            | Self::Driver { .. }
+            | Self::Flood
+            | Self::EventsEnded
+            | Self::Agent { .. } => false,
+        }
     }
 
     fn garbage(what: &str, error: &serde_json::Error) -> Self {
@@ -227,7 +249,15 @@ impl Engine {
 
     /// The name of its cgroup driver.
     pub(super) async fn cgroup_driver(&self) -> Result<String, DockerError> {
-        let info: Info = self.told("itself", "/info").await?;
+        const WHAT: &str = "itself";
+        let response = self.get(WHAT, "/info").await?;
+        if response.headers().contains_key(PODMAN) {
+            return Err(DockerError::Podman {
+                socket: self.socket.clone(),
+            });
+        }
+        let body = body(WHAT, response).await?;
+        let info: Info = serde_json::from_slice(&body).map_err(|error| DockerError::garbage(WHAT, &error))?;
         Ok(info.cgroup_driver)
     }
 
@@ -242,7 +272,7 @@ impl Engine {
         if response.status() == StatusCode::NOT_FOUND {
             return Ok(None);
         }
-        let body = self.body(&what, response).await?;
+        let body = body(&what, response).await?;
         let container: Container<'_> =
             serde_json::from_slice(&body).map_err(|error| DockerError::garbage(&what, &error))?;
         if container.id != *id {
@@ -283,11 +313,6 @@ impl Engine {
         Ok(Events(response.into_body()))
     }
 
-    async fn told<T: DeserializeOwned>(&self, what: &str, path: &str) -> Result<T, DockerError> {
-        let body = self.body(what, self.get(what, path).await?).await?;
-        serde_json::from_slice(&body).map_err(|error| DockerError::garbage(what, &error))
-    }
-
     async fn get(&self, what: &str, path: &str) -> Result<Response<Incoming>, DockerError> {
         let asking = self.client.get(Uri::new(&self.socket, path).into());
         match timeout(PATIENCE, asking).await {
@@ -295,15 +320,6 @@ impl Engine {
                 what: what.to_owned(),
                 source,
             }),
-            Err(_late) => Err(DockerError::Timeout { what: what.to_owned() }),
-        }
-    }
-
-    async fn body(&self, what: &str, response: Response<Incoming>) -> Result<Bytes, DockerError> {
-        let body = Limited::new(require_ok(what, response)?.into_body(), MAX_ANSWER_BYTES);
-        #[expect(clippy::disallowed_methods, reason = "the body is limited")]
-        match timeout(PATIENCE, body.collect()).await {
-            Ok(body) => Ok(body.map_err(|error| DockerError::body(what, error))?.to_bytes()),
             Err(_late) => Err(DockerError::Timeout { what: what.to_owned() }),
         }
     }
@@ -364,5 +380,15 @@ async fn next_part(what: &str, body: &mut Incoming, patience: Option<Duration>) 
                 }
             }
         }
+    }
+}
+
+/// A whole answer.
+async fn body(what: &str, response: Response<Incoming>) -> Result<Bytes, DockerError> {
+    let limited = Limited::new(require_ok(what, response)?.into_body(), MAX_ANSWER_BYTES);
+    #[expect(clippy::disallowed_methods, reason = "the body is limited")]
+    match timeout(PATIENCE, limited.collect()).await {
+        Ok(body) => Ok(body.map_err(|error| DockerError::body(what, error))?.to_bytes()),
+        Err(_late) => Err(DockerError::Timeout { what: what.to_owned() }),
     }
 }

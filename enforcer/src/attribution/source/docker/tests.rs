@@ -27,6 +27,9 @@ use crate::{
 /// How long anything may take.
 const DEADLINE: Duration = Duration::from_secs(20);
 
+/// In place of a path: a header line of all answers.
+const HEADER: &str = "header";
+
 /// What an engine that does as it is told answers, by path without its query.
 type Answers = Arc<Mutex<BTreeMap<String, String>>>;
 
@@ -128,11 +131,20 @@ async fn serve(stream: UnixStream, answers: Answers, events: broadcast::Sender<S
         if path == "/events" {
             return tell(stream.into_inner(), events.subscribe()).await;
         }
-        let answer = answers.lock().unwrap().get(path).cloned();
+        let (answer, header) = {
+            let answers = answers.lock().unwrap();
+            (
+                answers.get(path).cloned(),
+                answers.get(HEADER).cloned().unwrap_or_default(),
+            )
+        };
         let response = match answer {
             // The engine hangs.
             Some(answer) if answer.is_empty() => return std::future::pending().await,
-            Some(answer) => format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{answer}", answer.len()),
+            Some(answer) => format!(
+                "HTTP/1.1 200 OK\r\n{header}Content-Length: {}\r\n\r\n{answer}",
+                answer.len()
+            ),
             None => "HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}".to_owned(),
         };
         if stream.write_all(response.as_bytes()).await.is_err() {
@@ -399,6 +411,25 @@ async fn a_container_that_is_made_in_anothers_cgroup_is_one_of_its_own() {
     world.until(&["docker/intruder", "docker/web"], is_ready).await;
     let owner = world.registry.read().owner(Path::new(&cgroup), |_, _| true).unwrap();
     assert_eq!(owner.task.as_str(), "docker/intruder");
+}
+
+#[tokio::test]
+async fn podman_in_dockers_place_is_no_docker_engine() {
+    let world = World::new();
+    let engine = Stub::start(&world.directory);
+    engine.answer(HEADER, "Libpod-API-Version: 4.3.1\r\n");
+    engine.make(&id('a'), "web");
+    engine.list(&[&id('a')]);
+    assert_eq!(
+        world.find(&format!("/docker/{}", id('a').as_str())).await.unwrap(),
+        [""; 0]
+    );
+    world
+        .docker
+        .session(&world.registry, &mut super::Backoff::new(DEADLINE, DEADLINE))
+        .await
+        .unwrap_err();
+    world.until(&[], |state| *state == SourceState::Absent).await;
 }
 
 #[tokio::test]
