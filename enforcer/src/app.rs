@@ -27,7 +27,7 @@ use self::{
     sockets::{Offered, Sockets},
 };
 use crate::{
-    attribution::{Attributor, Docker, DockerConfig, Lookups, Registry, Resolver, Source, SourceKind},
+    attribution::{Attributor, Docker, DockerConfig, Oci, Registry, Resolver, Source, SourceKind},
     audit::{self, Audit, AuditError, By, kernel::Feed},
     bpf::{self, Bpf, BpfError, KernelLog, Prepared},
     config::{self, Config, load::Flags},
@@ -162,8 +162,10 @@ impl Running {
         let own_cgroup = preflight::own_cgroup(&cgroups)?;
         let bpf_config = kernel::bpf_config(&config, &cgroups, &own_cgroup);
         let rules = Arc::new(kernel::rules(&config, &own_cgroup));
-        let sources = sources(&config);
-        let (registry, resolver, lookups) = attribution(&config, &sources);
+        let registry = Arc::new(Registry::default());
+        registry.replace(SourceKind::Config, controller::entries(&config));
+        let sources = sources(&config, &cgroups, &registry);
+        let (resolver, lookups) = Resolver::new(Arc::clone(&sources), Arc::clone(&registry), config.sources.wait);
         let earlier = Earlier::None(cgroups.clone(), Arc::clone(&registry));
         let access = Arc::new(access(&config, Arc::clone(&rules), &earlier));
         let mut bpf = Bpf::load(&bpf_config, launch.prepared)?;
@@ -346,7 +348,7 @@ fn feed(bpf: &mut Bpf, attributor: watch::Receiver<Arc<Attributor>>, audit: &Aud
 }
 
 /// Where tasks are learned from besides the configuration.
-fn sources(config: &Config) -> Arc<[Source]> {
+fn sources(config: &Config, cgroups: &CgroupFs, registry: &Arc<Registry>) -> Arc<[Source]> {
     let introspection = match &config.upstream {
         config::Upstream::Embedded(_) => None,
         config::Upstream::EcsAgent { address, .. } => Some((address.ip(), INTROSPECTION_PORT).into()),
@@ -360,7 +362,10 @@ fn sources(config: &Config) -> Arc<[Source]> {
             introspection,
         })))
     };
-    config.sources.docker.iter().map(docker).collect()
+    let docker_has_its_own = config.sources.docker.is_some();
+    let oci = |oci| Source::Oci(Oci::new(oci, docker_has_its_own, cgroups.clone(), Arc::clone(registry)));
+    let docker = config.sources.docker.iter().map(docker);
+    docker.chain(config.sources.oci.iter().map(oci)).collect()
 }
 
 /// Has the sources tell of tasks.
@@ -369,14 +374,6 @@ fn learn(supervisor: &mut Supervisor, sources: &[Source], registry: &Arc<Registr
         let run = source.run(Arc::clone(registry), drain.clone());
         supervisor.spawn("source of tasks", infallible(run));
     }
-}
-
-/// What is known of tasks, and who finds out more.
-fn attribution(config: &Config, sources: &Arc<[Source]>) -> (Arc<Registry>, Resolver, Lookups) {
-    let registry = Arc::new(Registry::default());
-    registry.replace(SourceKind::Config, controller::entries(config));
-    let (resolver, lookups) = Resolver::new(Arc::clone(sources), Arc::clone(&registry), config.sources.wait);
-    (registry, resolver, lookups)
 }
 
 /// Says what is guarded and where it listens.

@@ -6,6 +6,7 @@
 
 mod cgroup_path;
 mod claims;
+mod kubernetes;
 mod registry;
 mod resolver;
 mod source;
@@ -30,7 +31,10 @@ pub use self::{
     claims::{Claims, Conflict, Holder},
     registry::Registry,
     resolver::{Lookups, Resolution, Resolver},
-    source::{Docker, DockerConfig, DockerError, Source, SourceError, SourceState, SourceStatus},
+    source::{
+        Docker, DockerConfig, DockerError, InvalidPlace, Oci, OciError, Place, Source, SourceError, SourceState,
+        SourceStatus,
+    },
     task::{Cgroup, Entry, Fact, SourceKind, TaskName},
     tasks::{Owner, Taken, Tasks},
 };

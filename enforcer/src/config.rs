@@ -25,7 +25,7 @@ pub use self::{
     pattern::CgroupPattern,
     protect::{Group, Groups},
     raw::{UnknownUpstream, UpstreamMode},
-    sources::{DockerSource, Sources},
+    sources::{DockerSource, OciSource, Sources},
 };
 use crate::{attribution::TaskName, bpf::Mode, policy::CredentialId};
 

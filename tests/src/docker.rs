@@ -10,7 +10,7 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     os::unix::fs::symlink,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     thread,
 };
@@ -21,7 +21,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{actor::Actor, keeper::Keeper, scene::Scene, topology::write_sysctl};
+use crate::{actor::Actor, keeper::Keeper, rootfs::link_into_usr, scene::Scene, topology::write_sysctl};
 
 mod container;
 pub mod engine;
@@ -164,9 +164,7 @@ impl Docker {
     fn import_image(&self, scene: &Scene) -> Result<()> {
         let tree = scene.path("/run/image");
         fs::create_dir(&tree).with_context(|| format!("cannot create {}", tree.display()))?;
-        for directory in ["bin", "lib", "lib64", "sbin"] {
-            symlink(Path::new("usr").join(directory), tree.join(directory)).context("cannot make the image")?;
-        }
+        link_into_usr(&tree)?;
         let mut tar = Command::new("tar")
             .arg("--directory")
             .arg(&tree)
@@ -228,17 +226,17 @@ fn start_daemon(scene: &Scene) -> Result<Child> {
         .spawn()
         .context("cannot start the engine")?;
     let log = daemon.stderr.take().context("the engine has no log")?;
-    await_ready(BufReader::new(log))?;
+    await_ready(BufReader::new(log), READY)?;
     Ok(daemon)
 }
 
 /// Reads the log until the daemon is ready, then lets the rest go.
-fn await_ready(log: BufReader<impl std::io::Read + Send + 'static>) -> Result<()> {
+pub(crate) fn await_ready(log: BufReader<impl std::io::Read + Send + 'static>, ready: &str) -> Result<()> {
     let mut lines = log.lines().map_while(Result::ok);
     let mut said = String::new();
     for line in lines.by_ref() {
         said.extend([&line, "\n"]);
-        if line.contains(READY) {
+        if line.contains(ready) {
             thread::spawn(move || lines.for_each(drop));
             return Ok(());
         }
@@ -246,7 +244,7 @@ fn await_ready(log: BufReader<impl std::io::Read + Send + 'static>) -> Result<()
     bail!("the engine did not start:\n{said}")
 }
 
-fn run(command: &mut Command) -> Result<String> {
+pub(crate) fn run(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("cannot start {command:?}"))?;
     ensure!(
         output.status.success(),

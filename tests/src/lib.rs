@@ -14,10 +14,13 @@ pub mod scene;
 pub mod actor;
 pub mod attacker;
 pub mod audit;
+pub mod containerd;
 pub mod docker;
 pub mod enforcer;
 pub mod foreign;
 pub mod imds;
+pub mod podman;
+pub mod rootfs;
 
 pub mod cgroup;
 pub mod keeper;

@@ -6,13 +6,17 @@
 
 mod backoff;
 mod docker;
+mod oci;
 
 use std::{path::Path, sync::Arc};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use self::docker::{Config as DockerConfig, Docker, DockerError};
+pub use self::{
+    docker::{Config as DockerConfig, Docker, DockerError},
+    oci::{InvalidPlace, Oci, OciError, Place},
+};
 use super::{
     cgroup_path::ContainerId,
     registry::Registry,
@@ -25,6 +29,8 @@ use crate::drain::Watcher;
 pub enum Source {
     /// The Docker engine.
     Docker(Arc<Docker>),
+    /// The OCI runtimes' state.
+    Oci(Oci),
 }
 
 /// A source could not be asked.
@@ -33,6 +39,9 @@ pub enum SourceError {
     /// The Docker engine.
     #[error(transparent)]
     Docker(#[from] DockerError),
+    /// The OCI runtimes' state.
+    #[error(transparent)]
+    Oci(#[from] OciError),
 }
 
 /// How it goes with a source.
@@ -45,6 +54,9 @@ pub struct SourceStatus {
     pub state: SourceState,
     /// How many containers it has told of.
     pub containers: usize,
+    /// What of it is passed over, and why; some of it if there is much.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passed_over: Vec<String>,
 }
 
 /// Whether a source can be asked.
@@ -72,6 +84,7 @@ impl Source {
     pub const fn kind(&self) -> SourceKind {
         match self {
             Self::Docker(_) => SourceKind::Docker,
+            Self::Oci(_) => SourceKind::Oci,
         }
     }
 
@@ -79,6 +92,7 @@ impl Source {
     pub async fn find(&self, cgroup: &Path) -> Result<Vec<Entry>, SourceError> {
         match self {
             Self::Docker(docker) => Ok(docker.find(cgroup).await?),
+            Self::Oci(oci) => Ok(oci.find(cgroup).await?),
         }
     }
 
@@ -86,6 +100,7 @@ impl Source {
     pub async fn container(&self, id: &ContainerId) -> Result<Option<Entry>, SourceError> {
         match self {
             Self::Docker(docker) => Ok(docker.container(id).await?),
+            Self::Oci(oci) => Ok(oci.container(id).await?),
         }
     }
 
@@ -93,6 +108,7 @@ impl Source {
     pub async fn run(self, registry: Arc<Registry>, drain: Watcher) {
         match self {
             Self::Docker(docker) => docker.run(&registry, drain).await,
+            Self::Oci(oci) => oci.run(drain).await,
         }
     }
 
@@ -101,6 +117,7 @@ impl Source {
     pub fn status(&self) -> SourceStatus {
         match self {
             Self::Docker(docker) => docker.status(),
+            Self::Oci(oci) => oci.status(),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::validate::USUAL_MOUNT;
-use crate::policy::InvalidCredentialId;
+use crate::{attribution::InvalidPlace, policy::InvalidCredentialId};
 
 /// What does not make sense. Names the key, and never a credential ID.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +44,14 @@ pub enum InvalidConfig {
         pattern: PathBuf,
         /// What is wrong with it.
         source: glob::PatternError,
+    },
+    /// Not where a runtime keeps its files.
+    #[error("sources.oci.roots: {path:?}: {cause}")]
+    Place {
+        /// The path.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: InvalidPlace,
     },
     /// Ports must be different and not 0.
     #[error("endpoint.port, endpoint.steer-port and endpoint.packet-steer-port must be three different ports, not 0")]

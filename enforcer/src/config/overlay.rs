@@ -62,6 +62,9 @@ pub(super) fn overlay(raw: &mut Raw, variables: Variables) -> Result<(), ConfigE
         "ENFORCER_SOURCES_DOCKER_CGROUP_PARENT",
     )?;
     overlay.scalar(&mut sources.docker.labels, "ENFORCER_SOURCES_DOCKER_LABELS")?;
+    overlay.scalar(&mut sources.oci.enabled, "ENFORCER_SOURCES_OCI_ENABLED")?;
+    overlay.list(&mut sources.oci.roots, "ENFORCER_SOURCES_OCI_ROOTS")?;
+    overlay.scalar(&mut sources.oci.pod_annotations, "ENFORCER_SOURCES_OCI_POD_ANNOTATIONS")?;
     overlay.finish()
 }
 

@@ -169,6 +169,8 @@ pub(super) struct Sources {
     pub(super) wait_milliseconds: Option<u32>,
     #[serde(default)]
     pub(super) docker: Docker,
+    #[serde(default)]
+    pub(super) oci: Oci,
 }
 
 /// `[sources.docker]`
@@ -179,6 +181,15 @@ pub(super) struct Docker {
     pub(super) socket: Option<PathBuf>,
     pub(super) cgroup_parent: Option<String>,
     pub(super) labels: Option<bool>,
+}
+
+/// `[sources.oci]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Oci {
+    pub(super) enabled: Option<bool>,
+    pub(super) roots: Option<Vec<PathBuf>>,
+    pub(super) pod_annotations: Option<bool>,
 }
 
 /// `[[role]]`: credentials for every task that has the role.

@@ -167,6 +167,7 @@ fn the_full_example_is_valid_and_says_the_defaults() {
         (example.pin_dir, example.control_socket),
         (default.pin_dir, default.control_socket)
     );
+    assert_eq!(example.sources.oci, default.sources.oci);
     assert!(!example.tasks.is_empty() && !example.cgroups.exceptions.is_empty());
 }
 

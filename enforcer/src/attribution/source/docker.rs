@@ -141,6 +141,7 @@ impl Docker {
             source: SourceKind::Docker,
             state: state.health.clone(),
             containers: state.containers,
+            passed_over: Vec::new(),
         }
     }
 

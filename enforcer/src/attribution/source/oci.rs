@@ -1,0 +1,264 @@
+//! The OCI runtimes' state: containers of containerd (through the CRI, `ctr` or nerdctl), CRI-O, Podman, and plain runc or
+//! crun, learned from the files they keep, without asking an engine.
+//!
+//! A bundle tells everything there is to know, and it is there before the container's first process. containerd's events
+//! would only tell earlier than a scan that there is a new one; a container that asks before the next scan causes one, so
+//! nothing waits for it, and nothing is lost when an engine restarts. Docker's containers are left to Docker's source
+//! where there is one: a bundle does not tell which task an ECS agent made it for.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use tokio::{
+    task::{JoinError, spawn_blocking},
+    time::{Instant, sleep},
+};
+use tracing::{error, info, warn};
+
+use self::{
+    file::Trust,
+    scan::{Changes, Scanner, Scope},
+};
+use super::{SourceState, SourceStatus};
+use crate::{
+    attribution::{CgroupPaths, ContainerId, Entry, Registry, SourceKind},
+    config::OciSource,
+    drain::Watcher,
+};
+
+mod container;
+mod file;
+mod place;
+mod runtime;
+mod scan;
+mod told;
+
+pub use self::place::{InvalidPlace, Place};
+
+/// How often everything is looked at again.
+const INTERVAL: Duration = Duration::from_secs(3);
+
+/// How much longer than a scan takes the pause after it is at least.
+const PAUSE: u32 = 20;
+
+/// How many reasons for passing something over are kept for people to see.
+const REASONS: usize = 32;
+
+/// The namespace of Docker's containers in containerd.
+const DOCKER: &[&str] = &["moby"];
+
+/// The source; cheap to copy.
+#[derive(Clone, Debug)]
+pub struct Oci {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    registry: Arc<Registry>,
+    /// Held while files are read, on threads for that.
+    scans: Mutex<Scans>,
+    status: Mutex<Status>,
+}
+
+#[derive(Debug)]
+struct Scans {
+    scanner: Scanner,
+    last: Option<Scan>,
+}
+
+/// A scan that is over. What it found is in the registry.
+#[derive(Clone, Debug)]
+struct Scan {
+    began: Instant,
+    took: Duration,
+    outcome: Result<(), OciError>,
+}
+
+/// How it goes.
+#[derive(Debug, Default)]
+struct Status {
+    containers: usize,
+    /// Whether there is anything to look at.
+    is_present: bool,
+    /// Since when not everything can be listed, and why.
+    failing: Option<(Timestamp, String)>,
+    /// Files and directories that were passed over, and why; some of them if there are many.
+    refused: BTreeMap<PathBuf, String>,
+}
+
+/// The runtimes' state cannot be looked at.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum OciError {
+    /// Not all of it.
+    #[error("not all directories of the OCI runtimes' state can be listed: {0}")]
+    Partial(String),
+    /// None of it.
+    #[error("looking at the OCI runtimes' state failed: {0}")]
+    Failed(Arc<JoinError>),
+}
+
+// === impl Oci ===
+
+impl Oci {
+    /// The source, for hosts where Docker's containers have a source of their own or not.
+    #[must_use]
+    pub fn new(
+        config: &OciSource,
+        docker_has_its_own: bool,
+        cgroups: impl CgroupPaths,
+        registry: Arc<Registry>,
+    ) -> Self {
+        let scope = Scope {
+            places: config.places.clone().into(),
+            skipped: if docker_has_its_own { DOCKER } else { &[] },
+            pods_are_believed: config.pod_annotations,
+            trust: Trust::ROOT,
+        };
+        Self {
+            shared: Arc::new(Shared {
+                registry,
+                scans: Mutex::new(Scans {
+                    scanner: Scanner::new(scope, Arc::new(cgroups)),
+                    last: None,
+                }),
+                status: Mutex::default(),
+            }),
+        }
+    }
+
+    /// What it knows of the containers that a cgroup is at or below of. A plain container's cgroup can have any name, so
+    /// whatever came since the last scan is looked at.
+    pub(super) async fn find(&self, cgroup: &Path) -> Result<Vec<Entry>, OciError> {
+        self.scan().await?.outcome?;
+        let is_above = |entry: &Entry| entry.cgroups.iter().any(|known| cgroup.starts_with(&known.path));
+        Ok(self.known(is_above))
+    }
+
+    /// What it knows of a container; `None` if it surely knows none of this ID.
+    pub(super) async fn container(&self, id: &ContainerId) -> Result<Option<Entry>, OciError> {
+        self.scan().await?.outcome?;
+        let is_its_own = |entry: &Entry| {
+            Path::new(&*entry.id)
+                .components()
+                .any(|name| name.as_os_str() == id.as_str())
+        };
+        Ok(self.known(is_its_own).pop())
+    }
+
+    /// Keeps the registry up to date until the drain.
+    pub(super) async fn run(self, mut drain: Watcher) {
+        loop {
+            let pause = match self.scan().await {
+                Ok(scan) => INTERVAL.max(scan.took * PAUSE),
+                Err(error) => {
+                    error!(%error, "containers are not found");
+                    INTERVAL
+                }
+            };
+            tokio::select! {
+                () = drain.signaled() => return,
+                () = sleep(pause) => {}
+            }
+        }
+    }
+
+    /// How it goes.
+    pub(super) fn status(&self) -> SourceStatus {
+        let status = lock(&self.shared.status);
+        let state = match (&status.failing, status.is_present) {
+            (Some((since, error)), _) => SourceState::Retrying {
+                since: *since,
+                error: error.clone(),
+            },
+            (None, true) => SourceState::Ready,
+            (None, false) => SourceState::Absent,
+        };
+        SourceStatus {
+            source: SourceKind::Oci,
+            state,
+            containers: status.containers,
+            passed_over: status.refused.values().cloned().collect(),
+        }
+    }
+
+    /// Has everything looked at that is there now. Those who ask while a scan is under way share the next.
+    async fn scan(&self) -> Result<Scan, OciError> {
+        let (shared, asked) = (Arc::clone(&self.shared), Instant::now());
+        let scan = spawn_blocking(move || shared.scan(asked)).await;
+        scan.map_err(|error| OciError::Failed(Arc::new(error)))
+    }
+
+    fn known(&self, is_wanted: impl Fn(&Entry) -> bool) -> Vec<Entry> {
+        let tasks = self.shared.registry.read();
+        let said = tasks
+            .said()
+            .filter(|(source, entry, _)| *source == SourceKind::Oci && is_wanted(entry));
+        said.map(|(_, entry, _)| Entry::clone(entry)).collect()
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn scan(&self, asked: Instant) -> Scan {
+        let mut scans = lock(&self.scans);
+        if let Some(last) = scans.last.as_ref().filter(|last| last.began >= asked) {
+            return last.clone();
+        }
+        let began = Instant::now();
+        let changes = scans.scanner.scan();
+        let outcome = changes
+            .unlisted
+            .clone()
+            .map_or(Ok(()), |problem| Err(OciError::Partial(problem)));
+        self.apply(changes);
+        let scan = Scan {
+            began,
+            took: began.elapsed(),
+            outcome,
+        };
+        scans.last.insert(scan).clone()
+    }
+
+    fn apply(&self, changes: Changes) {
+        for id in &changes.removed {
+            self.registry.remove(SourceKind::Oci, id);
+        }
+        for entry in changes.put {
+            info!(task = entry.task.as_str(), container = &*entry.id, "container found");
+            if let Err(error) = self.registry.put(SourceKind::Oci, entry) {
+                warn!(%error, "cannot take in a container");
+            }
+        }
+        let refused: BTreeMap<_, _> = changes
+            .refused
+            .into_iter()
+            .take(REASONS)
+            .map(|(path, refused)| (path, refused.to_string()))
+            .collect();
+        let mut status = lock(&self.status);
+        for (path, reason) in &refused {
+            if status.refused.get(path) != Some(reason) {
+                warn!(reason, "a container's files are passed over");
+            }
+        }
+        let since = status.failing.take().map_or_else(Timestamp::now, |(since, _)| since);
+        *status = Status {
+            containers: changes.containers,
+            is_present: changes.is_present,
+            failing: changes.unlisted.map(|problem| (since, problem)),
+            refused,
+        };
+    }
+}
+
+/// A scan that panicked has lost nothing that the next one does not find again.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

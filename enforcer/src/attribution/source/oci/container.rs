@@ -1,0 +1,127 @@
+//! From a container's configuration to what the source says of it. Pure.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use super::{runtime::Spec, told};
+use crate::attribution::{
+    kubernetes::Pod,
+    task::{Cgroup, Entry, Fact, TaskName},
+};
+
+/// A container, besides its configuration.
+pub(super) struct Container<'a> {
+    /// What the source calls it.
+    pub(super) id: String,
+    /// What those who made it call it, after the namespace if there are any.
+    pub(super) name: &'a str,
+    pub(super) cgroup: &'a Path,
+    pub(super) cgroup_id: u64,
+    pub(super) created: Timestamp,
+    /// Whether pods' authors may say what role they get.
+    pub(super) pods_are_believed: bool,
+}
+
+/// What the source says of a container.
+pub(super) fn entry(container: &Container<'_>, spec: &Spec) -> Entry {
+    let annotation = |key: &str| spec.annotation(key);
+    let pod = Pod::of(annotation, container.cgroup);
+    // Who may make pods is not root: what their annotations say counts only where that is wanted.
+    let is_believed = container.pods_are_believed || pod == Ok(None);
+    let believed = |key: &str| annotation(key).filter(|_| is_believed);
+    let (task, facts): (_, Vec<_>) = match pod {
+        Ok(Some(pod)) => (Some(pod.task()), pod.facts().collect()),
+        Ok(None) => (told::task(believed), vec![(Fact::Container, container.name.into())]),
+        Err(problem) => (None, vec![(Fact::Forged, problem.to_string().into())]),
+    };
+    Entry {
+        id: container.id.as_str().into(),
+        task: task.unwrap_or_else(|| TaskName::new(&format!("oci/container/{}", container.name))),
+        cgroups: [Cgroup {
+            path: container.cgroup.into(),
+            id: Some(container.cgroup_id),
+        }]
+        .into(),
+        created: container.created,
+        credential_ids: told::credential_ids(spec.environment()),
+        execution_ids: [].into(),
+        role_arn: told::role_arn(believed),
+        facts: facts.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use jiff::Timestamp;
+
+    use super::{Container, entry};
+    use crate::attribution::{
+        source::oci::runtime::Spec,
+        task::{Entry, Fact},
+    };
+
+    const UID: &str = "aaaa2b4a-f398-41c0-928b-049e1cc4ec40";
+
+    fn said(cgroup: &str, pods_are_believed: bool, annotations: &str) -> Entry {
+        let text = format!(
+            r#"{{"process":{{"env":["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI=/v2/credentials/one"]}},"annotations":{{{annotations}}}}}"#
+        );
+        let container = Container {
+            id: "/bundle/config.json".to_owned(),
+            name: "default/web",
+            cgroup: Path::new(cgroup),
+            cgroup_id: 7,
+            created: Timestamp::UNIX_EPOCH,
+            pods_are_believed,
+        };
+        entry(&container, &Spec::parse(text.as_bytes()).unwrap())
+    }
+
+    fn pod(annotations: &str) -> String {
+        let names = r#""io.kubernetes.cri.sandbox-name":"web-0","io.kubernetes.cri.sandbox-namespace":"shop""#;
+        format!(r#"{names},"io.kubernetes.cri.sandbox-uid":"{UID}"{annotations}"#)
+    }
+
+    #[test]
+    fn annotations_name_task_and_role() {
+        let entry = said("/web", false, r#""enforcer.role-arn":"arn","enforcer.task":"web""#);
+        assert_eq!(entry.task.as_str(), "oci/task/web@arn");
+        assert_eq!(entry.role_arn.as_deref(), Some("arn"));
+        assert_eq!(entry.credential_ids.len(), 1);
+        assert_eq!(entry.cgroups[0].id, Some(7));
+    }
+
+    #[test]
+    fn without_annotations_the_task_is_named_as_the_container() {
+        let entry = said("/web", false, "");
+        assert_eq!(
+            (entry.task.as_str(), entry.role_arn),
+            ("oci/container/default/web", None)
+        );
+    }
+
+    #[test]
+    fn a_pods_author_chooses_a_role_only_where_that_is_wanted() {
+        let cgroup = format!("/kubepods/pod{UID}/x");
+        let annotations = pod(r#","enforcer.role-arn":"arn","enforcer.task":"other""#);
+        let task = format!("kubernetes/shop/web-0/{UID}");
+        for (believed, role) in [(false, None), (true, Some("arn"))] {
+            let entry = said(&cgroup, believed, &annotations);
+            assert_eq!((entry.task.as_str(), entry.role_arn.as_deref()), (&*task, role));
+        }
+    }
+
+    #[test]
+    fn a_pod_that_is_another_is_named_as_the_container_and_marked() {
+        let cgroup = format!("/kubepods/pod{}/x", UID.replace('a', "b"));
+        let entry = said(&cgroup, false, &pod(r#","enforcer.role-arn":"arn""#));
+        assert_eq!(
+            (entry.task.as_str(), entry.role_arn),
+            ("oci/container/default/web", None)
+        );
+        assert_eq!(entry.facts[0].0, Fact::Forged);
+    }
+}

@@ -1,0 +1,340 @@
+//! Reading what only root can have written.
+//!
+//! Every directory on the way is opened by itself, never through a symbolic link, and must be root's and nobody else's to
+//! write: what is below a directory that others can write is theirs to exchange. Only in a sticky one, such as `/tmp`, what
+//! is root's stays root's.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs::File,
+    io::{self, Read},
+    os::{fd::OwnedFd, unix::ffi::OsStringExt},
+    path::{Component, Path, PathBuf},
+};
+
+use jiff::Timestamp;
+use rustix::{
+    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, Uid, fstat, openat, statat},
+    io::Errno,
+};
+
+/// How large a file may be: no container's configuration gets anywhere near it.
+const LIMIT: u64 = 8 << 20;
+
+/// Whose files are believed, besides root's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Trust {
+    owner: Uid,
+}
+
+/// A directory that only root can have written.
+#[derive(Debug)]
+pub(super) struct Directory {
+    descriptor: OwnedFd,
+    path: PathBuf,
+    trust: Trust,
+}
+
+/// A file's content.
+#[derive(Debug)]
+pub(super) struct Content {
+    pub(super) bytes: Vec<u8>,
+    pub(super) stamp: Stamp,
+    /// When it was written.
+    pub(super) modified: Timestamp,
+}
+
+/// What differs when a file is another one, or has other content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    inode: u64,
+    size: i64,
+    changed: (i64, i64),
+}
+
+/// A file or directory is not read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refused {
+    /// It cannot be.
+    #[error("cannot {operation} {}: {source}", .path.display())]
+    Io {
+        operation: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// It is a symbolic link.
+    #[error("{} is or leads through a symbolic link; name the place it leads to", .0.display())]
+    Link(PathBuf),
+    /// Others than root can write it.
+    #[error("{} can be written by others than root: let root own it, and take write permission from all others", .0.display())]
+    NotRoots(PathBuf),
+    /// It is something else than a file.
+    #[error("{} is no regular file", .0.display())]
+    NoFile(PathBuf),
+    /// It is too large.
+    #[error("{} is larger than {LIMIT} bytes", .0.display())]
+    TooLarge(PathBuf),
+    /// Its path has `..`, or is relative.
+    #[error("{} is no absolute path without `..`", .0.display())]
+    Malformed(PathBuf),
+    /// Its name is not UTF-8.
+    #[error("the name {:?} is not UTF-8", .0)]
+    Name(PathBuf),
+    /// It does not say what it must.
+    #[error("{} is not complete, or malformed: {problem}", .path.display())]
+    Content { path: PathBuf, problem: String },
+}
+
+// === impl Trust ===
+
+impl Trust {
+    /// Root's files only.
+    pub(super) const ROOT: Self = Self { owner: Uid::ROOT };
+
+    #[cfg(test)]
+    pub(super) fn own() -> Self {
+        Self {
+            owner: rustix::process::geteuid(),
+        }
+    }
+
+    /// Opens a directory by its absolute path; `None` if there is none.
+    pub(super) fn open(self, path: &Path) -> Result<Option<Directory>, Refused> {
+        if !path.is_absolute() {
+            return Err(Refused::Malformed(path.to_owned()));
+        }
+        let descriptor = openat(CWD, "/", directory(), Mode::empty()).map_err(io("open", Path::new("/")))?;
+        let mut opened = Directory {
+            descriptor,
+            path: PathBuf::from("/"),
+            trust: self,
+        };
+        for component in path.components() {
+            match component {
+                Component::RootDir => {}
+                Component::Normal(name) => match opened.directory(name)? {
+                    Some(next) => opened = next,
+                    None => return Ok(None),
+                },
+                Component::Prefix(_) | Component::CurDir | Component::ParentDir => {
+                    return Err(Refused::Malformed(path.to_owned()));
+                }
+            }
+        }
+        Ok(Some(opened))
+    }
+
+    fn require(self, stat: &Stat, path: &Path) -> Result<(), Refused> {
+        let mode = Mode::from_raw_mode(stat.st_mode);
+        let is_sticky = FileType::from_raw_mode(stat.st_mode) == FileType::Directory && mode.contains(Mode::SVTX);
+        let is_owned = [Uid::ROOT, self.owner].contains(&Uid::from_raw(stat.st_uid));
+        if !is_owned || (mode.intersects(Mode::WGRP | Mode::WOTH) && !is_sticky) {
+            return Err(Refused::NotRoots(path.to_owned()));
+        }
+        Ok(())
+    }
+}
+
+// === impl Directory ===
+
+impl Directory {
+    /// Its absolute path.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A directory in it; `None` if there is none.
+    pub(super) fn directory(&self, name: &OsStr) -> Result<Option<Self>, Refused> {
+        let path = self.path.join(name);
+        let Some(descriptor) = self.open(name, directory(), &path)? else {
+            return Ok(None);
+        };
+        let stat = fstat(&descriptor).map_err(io("inspect", &path))?;
+        self.trust.require(&stat, &path)?;
+        Ok(Some(Self {
+            descriptor,
+            path,
+            trust: self.trust,
+        }))
+    }
+
+    /// The names of what is in it.
+    pub(super) fn names(&self) -> Result<Vec<OsString>, Refused> {
+        let failed = || io("list", &self.path);
+        let entries = Dir::read_from(&self.descriptor).map_err(failed())?;
+        let mut names = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(failed())?.file_name().to_bytes().to_vec();
+            if name != b"." && name != b".." {
+                names.push(OsString::from_vec(name));
+            }
+        }
+        Ok(names)
+    }
+
+    /// What tells a file in it from another; `None` if there is none.
+    pub(super) fn stamp(&self, name: &OsStr) -> Result<Option<Stamp>, Refused> {
+        match statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(Stamp::of(&stat))),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(errno) => Err(io("inspect", &self.path.join(name))(errno)),
+        }
+    }
+
+    /// A file's content; `None` if there is no such file.
+    pub(super) fn read(&self, name: &OsStr) -> Result<Option<Content>, Refused> {
+        let path = self.path.join(name);
+        // A named pipe without a writer must not be waited for.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let Some(descriptor) = self.open(name, flags, &path)? else {
+            return Ok(None);
+        };
+        let stat = fstat(&descriptor).map_err(io("inspect", &path))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(Refused::NoFile(path));
+        }
+        self.trust.require(&stat, &path)?;
+        let mut bytes = Vec::new();
+        let limited = File::from(descriptor).take(LIMIT + 1).read_to_end(&mut bytes);
+        limited.map_err(|source| Refused::Io {
+            operation: "read",
+            path: path.clone(),
+            source,
+        })?;
+        if bytes.len() as u64 > LIMIT {
+            return Err(Refused::TooLarge(path));
+        }
+        Ok(Some(Content {
+            bytes,
+            stamp: Stamp::of(&stat),
+            modified: Timestamp::from_second(stat.st_mtime).unwrap_or(Timestamp::UNIX_EPOCH),
+        }))
+    }
+
+    fn open(&self, name: &OsStr, flags: OFlags, path: &Path) -> Result<Option<OwnedFd>, Refused> {
+        match openat(&self.descriptor, name, flags, Mode::empty()) {
+            Ok(descriptor) => Ok(Some(descriptor)),
+            // Of a link the kernel says that it is no directory, if it was to be one.
+            Err(Errno::LOOP) => Err(Refused::Link(path.to_owned())),
+            Err(Errno::NOTDIR) if self.is_link(name) => Err(Refused::Link(path.to_owned())),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(errno) => Err(io("open", path)(errno)),
+        }
+    }
+
+    fn is_link(&self, name: &OsStr) -> bool {
+        let stat = statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW);
+        stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
+    }
+}
+
+// === impl Stamp ===
+
+impl Stamp {
+    fn of(stat: &Stat) -> Self {
+        Self {
+            inode: stat.st_ino,
+            size: stat.st_size,
+            changed: (stat.st_ctime, stat.st_ctime_nsec.cast_signed()),
+        }
+    }
+}
+
+fn directory() -> OFlags {
+    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC
+}
+
+fn io(operation: &'static str, path: &Path) -> impl Fn(Errno) -> Refused {
+    let path = path.to_owned();
+    move |errno| Refused::Io {
+        operation,
+        path: path.clone(),
+        source: errno.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        ffi::OsStr,
+        fs::{self, File, Permissions},
+        os::unix::fs::{PermissionsExt, symlink},
+        path::Path,
+    };
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use tempfile::TempDir;
+
+    use super::{Directory, Refused, Trust};
+
+    fn opened(directory: &TempDir) -> Directory {
+        Trust::own().open(directory.path()).unwrap().unwrap()
+    }
+
+    fn refused(directory: &TempDir, name: &str) -> Refused {
+        opened(directory).read(OsStr::new(name)).unwrap_err()
+    }
+
+    fn set_mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn what_is_there_is_read() {
+        let directory = TempDir::new().unwrap();
+        fs::write(directory.path().join("a"), "b").unwrap();
+        let content = opened(&directory).read(OsStr::new("a")).unwrap().unwrap();
+        assert_eq!(content.bytes, b"b");
+        assert_eq!(Some(content.stamp), opened(&directory).stamp(OsStr::new("a")).unwrap());
+        assert!(opened(&directory).read(OsStr::new("x")).unwrap().is_none());
+        assert!(Trust::own().open(&directory.path().join("x/y")).unwrap().is_none());
+    }
+
+    #[test]
+    fn links_are_not_followed() {
+        let directory = TempDir::new().unwrap();
+        fs::create_dir(directory.path().join("inside")).unwrap();
+        fs::write(directory.path().join("inside/a"), "b").unwrap();
+        symlink("inside", directory.path().join("around")).unwrap();
+        symlink("inside/a", directory.path().join("a")).unwrap();
+        assert!(matches!(refused(&directory, "a"), Refused::Link(_)));
+        let around = Trust::own().open(&directory.path().join("around"));
+        assert!(matches!(around, Err(Refused::Link(_))));
+        for path in ["/..", "a", "/usr/../usr"] {
+            assert!(
+                matches!(Trust::own().open(Path::new(path)), Err(Refused::Malformed(_))),
+                "{path}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_others_can_write_is_not_believed() {
+        let directory = TempDir::new().unwrap();
+        let file = directory.path().join("a");
+        fs::write(&file, "b").unwrap();
+        for mode in [0o620, 0o602] {
+            set_mode(&file, mode);
+            assert!(matches!(refused(&directory, "a"), Refused::NotRoots(_)));
+        }
+        set_mode(&file, 0o600);
+        set_mode(directory.path(), 0o777);
+        assert!(matches!(Trust::own().open(directory.path()), Err(Refused::NotRoots(_))));
+        set_mode(directory.path(), 0o1777);
+        assert!(opened(&directory).read(OsStr::new("a")).unwrap().is_some());
+    }
+
+    #[test]
+    fn what_is_no_file_or_too_large_is_not_read() {
+        let directory = TempDir::new().unwrap();
+        let large = File::create(directory.path().join("large")).unwrap();
+        large.set_len(64 << 20).unwrap();
+        assert!(matches!(refused(&directory, "large"), Refused::TooLarge(_)));
+        let pipe = directory.path().join("pipe");
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR, 0).unwrap();
+        assert!(matches!(refused(&directory, "pipe"), Refused::NoFile(_)));
+        fs::create_dir(directory.path().join("directory")).unwrap();
+        assert!(matches!(refused(&directory, "directory"), Refused::NoFile(_)));
+    }
+}

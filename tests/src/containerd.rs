@@ -1,0 +1,105 @@
+//! A real containerd in a scene: its daemon is a trusted host service there. Containers are made as `ctr` makes them, with
+//! cgroups below the one the enforcer guards, and are actors in the host's network.
+
+use std::{
+    io::BufReader,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    actor::Actor,
+    docker::{await_ready, run},
+    keeper::Keeper,
+    rootfs::Rootfs,
+    scene::Scene,
+};
+
+/// What the daemon logs when it is ready.
+const READY: &str = "containerd successfully booted";
+
+/// A running daemon. It ends when this is dropped, or with the scene's cgroups; its containers go on.
+#[derive(Debug)]
+pub struct Containerd {
+    daemon: Child,
+    rootfs: Rootfs,
+    /// Where containers' cgroups are made, in the hierarchy.
+    parent: PathBuf,
+}
+
+// === impl Containerd ===
+
+impl Containerd {
+    /// Starts a daemon and waits until it is ready.
+    pub fn start(scene: &Scene) -> Result<Self> {
+        Ok(Self {
+            daemon: start_daemon(scene)?,
+            rootfs: Rootfs::make(scene)?,
+            parent: scene.engine_cgroup(),
+        })
+    }
+
+    /// Ends the daemon at once and starts another one, beside the containers that go on.
+    pub fn restart(&mut self, scene: &Scene) -> Result<()> {
+        self.end()?;
+        self.daemon = start_daemon(scene)?;
+        Ok(())
+    }
+
+    /// Runs a container, with further options of `ctr run`. It is gone when the actor is dropped.
+    pub fn run(&self, scene: &Scene, id: &str, options: &[&str]) -> Result<Actor> {
+        let mut command = scene.host_command("/usr/bin/ctr");
+        // No limits of processor time: hosts with several hierarchies have them elsewhere.
+        command
+            .args(["run", "--rm", "--net-host", "--cpu-shares", "0", "--cgroup"])
+            .arg(self.parent.join(id));
+        for (from, to) in self.rootfs.mounts() {
+            command
+                .arg("--mount")
+                .arg(format!("type=bind,src={from},dst={to},options=rbind:ro"));
+        }
+        command
+            .args(options)
+            .arg("--rootfs")
+            .arg(self.rootfs.directory())
+            .args([id, "/lab", "actor"]);
+        Actor::from_command(command)
+    }
+
+    /// Ends a container's processes, and waits until nothing is left of it.
+    pub fn kill(&self, scene: &Scene, id: &str) -> Result<()> {
+        run(scene
+            .host_command("/usr/bin/ctr")
+            .args(["task", "kill", "--signal", "SIGKILL", id]))?;
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<()> {
+        let ended = self.daemon.kill().and_then(|()| self.daemon.wait());
+        ended.map(drop).context("cannot end containerd")
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            eprintln!("lab: {error:#}");
+        }
+    }
+}
+
+fn start_daemon(scene: &Scene) -> Result<Child> {
+    let mut command: Command = scene.host_command(Keeper::program("lab"));
+    let mut daemon = command
+        .args(["engine", "--", "containerd"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot start containerd")?;
+    let log = daemon.stderr.take().context("containerd has no log")?;
+    await_ready(BufReader::new(log), READY)?;
+    Ok(daemon)
+}

@@ -1,0 +1,63 @@
+//! A real Podman in a scene. There is no daemon: each command is a trusted host service for as long as it runs. Containers
+//! are actors in the host's network, with cgroups below the one the enforcer guards.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::{actor::Actor, keeper::Keeper, rootfs::Rootfs, scene::Scene};
+
+/// The configuration: no systemd, no limits that this machine's hierarchies or rights do not allow, and Debian's runc.
+const CONFIGURATION: &str = r#"
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+pids_limit = 0
+log_driver = "none"
+
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "none"
+runtime = "runc"
+"#;
+
+/// Podman, set up.
+#[derive(Debug)]
+pub struct Podman {
+    rootfs: Rootfs,
+    /// Where containers' cgroups are made, in the hierarchy.
+    parent: PathBuf,
+}
+
+// === impl Podman ===
+
+impl Podman {
+    /// Sets Podman up in a scene.
+    pub fn set_up(scene: &Scene) -> Result<Self> {
+        let directory = scene.path("/etc/containers");
+        fs::create_dir(&directory)
+            .and_then(|()| fs::write(directory.join("containers.conf"), CONFIGURATION))
+            .with_context(|| format!("cannot make {}", directory.display()))?;
+        Ok(Self {
+            rootfs: Rootfs::make(scene)?,
+            parent: scene.engine_cgroup(),
+        })
+    }
+
+    /// Runs a container, with further options of `podman run`. It is gone when the actor is dropped.
+    pub fn run(&self, scene: &Scene, name: &str, options: &[&str]) -> Result<Actor> {
+        let mut command = scene.host_command(Keeper::program("lab"));
+        command
+            .args(["engine", "--", "podman", "run", "--rm", "--interactive"])
+            .args(["--network", "host", "--name", name, "--cgroup-parent"])
+            .arg(&self.parent);
+        for (from, to) in self.rootfs.mounts() {
+            command.args(["--volume", &format!("{from}:{to}:ro")]);
+        }
+        command
+            .args(options)
+            .arg("--rootfs")
+            .arg(self.rootfs.directory())
+            .args(["/lab", "actor"]);
+        Actor::from_command(command)
+    }
+}
