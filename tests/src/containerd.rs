@@ -17,6 +17,8 @@ use crate::{
     scene::Scene,
 };
 
+/// Its client.
+const CLIENT: &str = "/usr/bin/ctr";
 /// What the daemon logs when it is ready.
 const READY: &str = "containerd successfully booted";
 
@@ -41,19 +43,18 @@ impl Containerd {
         })
     }
 
-    /// Ends the daemon at once and starts another one, beside the containers that go on.
-    pub fn restart(&mut self, scene: &Scene) -> Result<()> {
-        self.end()?;
+    /// Starts the daemon again after its end.
+    pub fn start_again(&mut self, scene: &Scene) -> Result<()> {
         self.daemon = start_daemon(scene)?;
         Ok(())
     }
 
-    /// Runs a container, with further options of `ctr run`. It is gone when the actor is dropped.
+    /// Runs a container, with further options of `ctr run`. It ends with the scene, if not before.
     pub fn run(&self, scene: &Scene, id: &str, options: &[&str]) -> Result<Actor> {
-        let mut command = scene.host_command("/usr/bin/ctr");
+        let mut command = scene.host_command(CLIENT);
         // No limits of processor time: hosts with several hierarchies have them elsewhere.
         command
-            .args(["run", "--rm", "--net-host", "--cpu-shares", "0", "--cgroup"])
+            .args(["run", "--net-host", "--cpu-shares", "0", "--cgroup"])
             .arg(self.parent.join(id));
         for (from, to) in self.rootfs.mounts() {
             command
@@ -68,15 +69,18 @@ impl Containerd {
         Actor::from_command(command)
     }
 
-    /// Ends a container's processes, and waits until nothing is left of it.
-    pub fn kill(&self, scene: &Scene, id: &str) -> Result<()> {
-        run(scene
-            .host_command("/usr/bin/ctr")
-            .args(["task", "kill", "--signal", "SIGKILL", id]))?;
+    /// Ends a container; nothing is left of it then.
+    pub fn remove(&self, scene: &Scene, id: &str, container: Actor) -> Result<()> {
+        // Without its client, nobody else removes it.
+        drop(container);
+        for what in [&["task", "delete", "--force"][..], &["container", "delete"]] {
+            run(scene.host_command(CLIENT).args(what).arg(id))?;
+        }
         Ok(())
     }
 
-    fn end(&mut self) -> Result<()> {
+    /// Ends the daemon at once; its containers go on.
+    pub fn end(&mut self) -> Result<()> {
         let ended = self.daemon.kill().and_then(|()| self.daemon.wait());
         ended.map(drop).context("cannot end containerd")
     }

@@ -28,6 +28,11 @@ impl Rootfs {
         let directory = scene.path(DIRECTORY);
         fs::create_dir(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
         link_into_usr(&directory)?;
+        // Containers in the host's network get the host's; the scene has none.
+        for file in ["/etc/hosts", "/etc/resolv.conf"] {
+            let path = scene.path(file);
+            fs::write(&path, "").with_context(|| format!("cannot write {}", path.display()))?;
+        }
         Ok(Self {
             program: Keeper::program("lab").display().to_string(),
         })

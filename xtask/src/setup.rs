@@ -52,7 +52,7 @@ pub(crate) fn ensure(purpose: Purpose) -> Result<()> {
     linker::ensure_bpf_linker()?;
     if purpose >= Purpose::HostTests {
         packages::ensure_static_libc()?;
-        packages::ensure_docker()?;
+        packages::ensure_engines()?;
     }
     if purpose >= Purpose::AllTests {
         packages::ensure_program("qemu-system-x86_64", "qemu-system-x86")?;

@@ -30,14 +30,17 @@ pub(super) fn ensure_static_libc() -> Result<()> {
     )
 }
 
-/// The engine whose containers are tested, with its client and iptables. The tests start it in scenes of their own; the
-/// machine's own must not start for being installed.
-pub(super) fn ensure_docker() -> Result<()> {
-    // The engine's package brings the others, except that in newer distributions its client is on its own.
+/// The engines whose containers are tested, with their clients and iptables. The tests start them in scenes of their own;
+/// the machine's own must not start for being installed.
+pub(super) fn ensure_engines() -> Result<()> {
+    // Docker's package brings iptables, containerd and runc, except that in newer distributions its client is on its own.
     let programs = [
         ("dockerd", "docker.io"),
         ("docker", "docker-cli"),
         ("iptables", "iptables"),
+        ("containerd", "containerd"),
+        ("runc", "runc"),
+        ("podman", "podman"),
     ];
     if programs.iter().all(|(program, _)| is_there(program)) {
         return Ok(());

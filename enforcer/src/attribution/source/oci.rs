@@ -26,7 +26,7 @@ use self::{
 };
 use super::{SourceState, SourceStatus};
 use crate::{
-    attribution::{CgroupPaths, ContainerId, Entry, Registry, SourceKind},
+    attribution::{Cgroup, CgroupPaths, ContainerId, Entry, Registry, SourceKind},
     config::OciSource,
     drain::Watcher,
 };
@@ -61,6 +61,7 @@ pub struct Oci {
 #[derive(Debug)]
 struct Shared {
     registry: Arc<Registry>,
+    cgroups: Arc<dyn CgroupPaths>,
     /// Held while files are read, on threads for that.
     scans: Mutex<Scans>,
     status: Mutex<Status>,
@@ -120,11 +121,13 @@ impl Oci {
             pods_are_believed: config.pod_annotations,
             trust: Trust::ROOT,
         };
+        let cgroups: Arc<dyn CgroupPaths> = Arc::new(cgroups);
         Self {
             shared: Arc::new(Shared {
                 registry,
+                cgroups: Arc::clone(&cgroups),
                 scans: Mutex::new(Scans {
-                    scanner: Scanner::new(scope, Arc::new(cgroups)),
+                    scanner: Scanner::new(scope, cgroups),
                     last: None,
                 }),
                 status: Mutex::default(),
@@ -226,9 +229,18 @@ impl Shared {
         scans.last.insert(scan).clone()
     }
 
+    fn is_gone(&self, cgroup: &Cgroup) -> bool {
+        let now = self.cgroups.id_of(&cgroup.path);
+        now.is_ok_and(|now| now.is_none_or(|now| cgroup.id.is_some_and(|id| id != now)))
+    }
+
     fn apply(&self, changes: Changes) {
         for id in &changes.removed {
             self.registry.remove(SourceKind::Oci, id);
+        }
+        if !changes.removed.is_empty() {
+            // What they claimed may be claimed anew at once, by those that come in their place.
+            self.registry.sweep(|cgroup| self.is_gone(cgroup));
         }
         for entry in changes.put {
             info!(task = entry.task.as_str(), container = &*entry.id, "container found");

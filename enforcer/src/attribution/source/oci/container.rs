@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{runtime::Spec, told};
 use crate::attribution::{
-    kubernetes::Pod,
+    kubernetes::{NotOfThisPod, Pod},
     task::{Cgroup, Entry, Fact, TaskName},
 };
 
@@ -33,7 +33,10 @@ pub(super) fn entry(container: &Container<'_>, spec: &Spec) -> Entry {
     let (task, facts): (_, Vec<_>) = match pod {
         Ok(Some(pod)) => (Some(pod.task()), pod.facts().collect()),
         Ok(None) => (told::task(believed), vec![(Fact::Container, container.name.into())]),
-        Err(problem) => (None, vec![(Fact::Forged, problem.to_string().into())]),
+        Err(NotOfThisPod::NoUid) => (None, vec![(Fact::Container, container.name.into())]),
+        Err(problem @ (NotOfThisPod::OtherCgroup | NotOfThisPod::Malformed)) => {
+            (None, vec![(Fact::Forged, problem.to_string().into())])
+        }
     };
     Entry {
         id: container.id.as_str().into(),

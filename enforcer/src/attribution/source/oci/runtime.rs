@@ -35,8 +35,8 @@ pub(super) struct Spec {
 
 #[derive(Default, Deserialize)]
 struct Process {
-    #[serde(default)]
-    env: Vec<String>,
+    #[serde(default, rename = "env")]
+    environment: Vec<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -90,7 +90,10 @@ impl Spec {
 
     /// Its environment as it was made with.
     pub(super) fn environment(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.process.env.iter().filter_map(|variable| variable.split_once('='))
+        self.process
+            .environment
+            .iter()
+            .filter_map(|variable| variable.split_once('='))
     }
 
     /// An annotation.
