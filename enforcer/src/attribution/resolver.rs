@@ -51,9 +51,18 @@ pub struct Lookups {
     registry: Arc<Registry>,
     /// Who waits for which cgroup.
     waiting: HashMap<Arc<Path>, Vec<oneshot::Sender<Resolution>>>,
-    running: JoinSet<(Arc<Path>, Resolution)>,
+    running: JoinSet<Lookup>,
     /// Cgroups no source knew, and when that was.
     unknown: HashMap<Arc<Path>, Instant>,
+}
+
+/// A look-up that is over.
+#[derive(Debug)]
+struct Lookup {
+    cgroup: Arc<Path>,
+    resolution: Resolution,
+    /// Whether a source knows it.
+    is_known: bool,
 }
 
 #[derive(Debug)]
@@ -110,7 +119,7 @@ impl Lookups {
             tokio::select! {
                 () = drain.signaled() => return,
                 Some(done) = self.running.join_next() => match done {
-                    Ok((cgroup, resolution)) => self.finish(cgroup, resolution),
+                    Ok(lookup) => self.finish(lookup),
                     // Nobody can tell whose look-up it was: all who wait have to come again.
                     Err(error) => {
                         warn!(%error, "looking up a cgroup failed");
@@ -136,21 +145,20 @@ impl Lookups {
         } else if self.running.len() < AT_ONCE {
             self.waiting.insert(Arc::clone(&cgroup), vec![reply]);
             let (sources, registry) = (Arc::clone(&self.sources), Arc::clone(&self.registry));
-            self.running.spawn(async move {
-                let resolution = look_up(&sources, &registry, &cgroup).await;
-                (cgroup, resolution)
-            });
+            self.running
+                .spawn(async move { look_up(&sources, &registry, cgroup).await });
         } else {
             answer(reply, Resolution::Unknown);
         }
     }
 
-    fn finish(&mut self, cgroup: Arc<Path>, resolution: Resolution) {
-        for reply in self.waiting.remove(&cgroup).unwrap_or_default() {
-            answer(reply, resolution);
+    fn finish(&mut self, lookup: Lookup) {
+        for reply in self.waiting.remove(&lookup.cgroup).unwrap_or_default() {
+            answer(reply, lookup.resolution);
         }
-        if resolution == Resolution::Complete {
-            self.unknown.insert(cgroup, Instant::now());
+        // What is asked for again although it was known is another cgroup, in the same place.
+        if lookup.resolution == Resolution::Complete && !lookup.is_known {
+            self.unknown.insert(lookup.cgroup, Instant::now());
         }
     }
 }
@@ -162,10 +170,11 @@ fn answer(reply: oneshot::Sender<Resolution>, resolution: Resolution) {
 }
 
 /// Asks every source about a cgroup, and puts what they say into the registry.
-async fn look_up(sources: &[Source], registry: &Registry, cgroup: &Path) -> Resolution {
+async fn look_up(sources: &[Source], registry: &Registry, cgroup: Arc<Path>) -> Lookup {
     let mut resolution = Resolution::Complete;
+    let mut is_known = false;
     for source in sources {
-        let found = match timeout(PATIENCE, source.find(cgroup)).await {
+        let found = match timeout(PATIENCE, source.find(&cgroup)).await {
             Ok(Ok(found)) => found,
             Ok(Err(error)) => {
                 debug!(source = source.kind().name(), %error, "cannot ask about a cgroup");
@@ -177,11 +186,16 @@ async fn look_up(sources: &[Source], registry: &Registry, cgroup: &Path) -> Reso
                 continue;
             }
         };
+        is_known |= !found.is_empty();
         for entry in found {
             if let Err(error) = registry.put(source.kind(), entry) {
                 warn!(source = source.kind().name(), %error, "cannot take in what a source says");
             }
         }
     }
-    resolution
+    Lookup {
+        cgroup,
+        resolution,
+        is_known,
+    }
 }
