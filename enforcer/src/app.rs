@@ -162,8 +162,7 @@ impl Running {
         let own_cgroup = preflight::own_cgroup(&cgroups)?;
         let bpf_config = kernel::bpf_config(&config, &cgroups, &own_cgroup);
         let rules = Arc::new(kernel::rules(&config, &own_cgroup));
-        let registry = Arc::new(Registry::default());
-        registry.replace(SourceKind::Config, controller::entries(&config));
+        let registry = registry(&config);
         let sources = sources(&config, &cgroups, &registry);
         let (resolver, lookups) = Resolver::new(Arc::clone(&sources), Arc::clone(&registry), config.sources.wait);
         let earlier = Earlier::None(cgroups.clone(), Arc::clone(&registry));
@@ -345,6 +344,13 @@ fn feed(bpf: &mut Bpf, attributor: watch::Receiver<Arc<Attributor>>, audit: &Aud
         attributor,
         recorder: audit.recorder(),
     })
+}
+
+/// What is known of tasks: so far, what the configuration says.
+fn registry(config: &Config) -> Arc<Registry> {
+    let registry = Arc::new(Registry::default());
+    registry.replace(SourceKind::Config, controller::entries(config));
+    registry
 }
 
 /// Where tasks are learned from besides the configuration.
