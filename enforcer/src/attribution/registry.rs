@@ -50,6 +50,12 @@ impl Registry {
         self.change(|tasks| tasks.remove(source, id))
     }
 
+    /// Takes in what a source says of several containers at once: nobody sees a part of it.
+    pub fn put_all(&self, source: SourceKind, entries: Vec<Entry>) {
+        let outcomes = self.change(|tasks| entries.into_iter().map(|entry| tasks.put(source, entry)).collect());
+        report(source, outcomes);
+    }
+
     /// Takes back what a source said of all containers but these.
     pub fn retain(&self, source: SourceKind, keep: impl Fn(&str) -> bool) {
         self.change(|tasks| tasks.retain(source, keep));
@@ -58,17 +64,12 @@ impl Registry {
     /// Takes in all a source knows, in place of everything it said before. What belongs to another already is left out, and
     /// that is logged.
     pub fn replace(&self, source: SourceKind, entries: Vec<Entry>) {
-        let outcomes: Vec<_> = self.change(|tasks| {
+        let outcomes = self.change(|tasks| {
             let ids: HashSet<Arc<str>> = entries.iter().map(|entry| Arc::clone(&entry.id)).collect();
             tasks.retain(source, |id| ids.contains(id));
             entries.into_iter().map(|entry| tasks.put(source, entry)).collect()
         });
-        for outcome in outcomes {
-            match outcome {
-                Ok(conflicts) => conflicts.iter().for_each(alarm),
-                Err(taken) => error!(%source, error = %taken, "a task is left out"),
-            }
-        }
+        report(source, outcomes);
     }
 
     /// Forgets what was taken back and whose cgroups are gone.
@@ -82,6 +83,16 @@ impl Registry {
         // Within the lock: who sees the number sees the change.
         self.changes.fetch_add(1, Ordering::Release);
         outcome
+    }
+}
+
+/// Tells what came of several statements.
+fn report(source: SourceKind, outcomes: Vec<Result<Vec<Conflict>, Taken>>) {
+    for outcome in outcomes {
+        match outcome {
+            Ok(conflicts) => conflicts.iter().for_each(alarm),
+            Err(taken) => error!(%source, error = %taken, "a task is left out"),
+        }
     }
 }
 

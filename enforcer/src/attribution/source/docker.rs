@@ -27,9 +27,9 @@ use std::{
 use futures_util::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use tokio::{
-    sync::mpsc,
+    sync::{Notify, mpsc, oneshot, watch},
     task::JoinSet,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tracing::{debug, info, warn};
 
@@ -63,6 +63,9 @@ const NESTED: usize = 4;
 /// How long the first wait is after the engine failed, and the longest.
 const WAITS: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(10)];
 
+/// How long a request for one container waits for what happened before.
+const CATCH_UP: Duration = Duration::from_secs(5);
+
 /// How often everything is listed although nothing failed.
 const LIST_EVERY: Duration = Duration::from_mins(5);
 
@@ -92,6 +95,19 @@ pub struct Docker {
     agent: Option<Agent>,
     /// Plain data, held for a look or a change only.
     state: Mutex<State>,
+    /// What the running session has to do; none if there is no session.
+    session: watch::Sender<Option<mpsc::Sender<Happened>>>,
+    /// Somebody waits for a session.
+    wanted: Notify,
+}
+
+/// What a session has to do, in this order.
+#[derive(Debug)]
+enum Happened {
+    /// Something happened to a container.
+    To(ContainerId),
+    /// Somebody wants to know when all that is before this is done.
+    Asked(oneshot::Sender<()>),
 }
 
 /// What is known of the engine.
@@ -131,6 +147,8 @@ impl Docker {
                 health: SourceState::Absent,
                 containers: 0,
             }),
+            session: watch::Sender::new(None),
+            wanted: Notify::new(),
         }
     }
 
@@ -146,14 +164,37 @@ impl Docker {
     }
 
     /// What the engine knows of its containers that a cgroup is at or below of. It may be several: one can be made in the
-    /// cgroup of another.
+    /// cgroup of another. That is told only once all that was made before is known as well: who claims a credential ID
+    /// first has it, so the first must not be learned of second.
     pub async fn find(&self, cgroup: &Path) -> Result<Vec<Entry>, DockerError> {
         let mut found = Vec::new();
         for id in candidates(cgroup).take(NESTED) {
             let entry = self.container(&id).await?;
             found.extend(entry.filter(|entry| entry.cgroups.iter().any(|own| cgroup.starts_with(&own.path))));
         }
+        if !found.is_empty() {
+            timeout(CATCH_UP, self.catch_up())
+                .await
+                .map_err(|_late| DockerError::Behind)??;
+        }
         Ok(found)
+    }
+
+    /// Waits until everything is known that the engine has told of until now.
+    async fn catch_up(&self) -> Result<(), DockerError> {
+        self.wanted.notify_one();
+        let mut sessions = self.session.subscribe();
+        let session = sessions
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|session| session.clone());
+        let (done, answer) = oneshot::channel();
+        let session = session.ok_or(DockerError::EventsEnded)?;
+        session
+            .try_send(Happened::Asked(done))
+            .map_err(|_full| DockerError::Flood)?;
+        answer.await.map_err(|_ended| DockerError::EventsEnded)
     }
 
     /// What the engine knows of a container.
@@ -178,13 +219,19 @@ impl Docker {
                 () = drain.signaled() => return,
                 outcome = self.session(registry, &mut backoff) => outcome,
             };
+            self.session.send_replace(None);
             let Err(error) = outcome else {
                 continue;
             };
             self.fail(&error);
+            let wanted = async {
+                sleep(first).await;
+                self.wanted.notified().await;
+            };
             tokio::select! {
                 () = drain.signaled() => return,
                 () = sleep(backoff.next()) => {}
+                () = wanted => {}
             }
         }
     }
@@ -197,7 +244,8 @@ impl Docker {
         let events = self.engine.events(Timestamp::now() - LOOK_BACK).await?;
         // Dropped, and so ended, with the session.
         let mut reader = JoinSet::new();
-        reader.spawn(read(events, sender));
+        reader.spawn(read(events, sender.clone()));
+        self.session.send_replace(Some(sender));
         tokio::select! {
             listed = self.list(&rules, registry) => listed?,
             Some(ended) = reader.join_next() => return Err(ended.unwrap_or(DockerError::EventsEnded)),
@@ -206,17 +254,26 @@ impl Docker {
         backoff.reset();
         let again = Instant::now() + jittered(LIST_EVERY);
         loop {
-            let mut ids = Vec::new();
+            let mut batch = Vec::new();
             tokio::select! {
                 () = sleep_until(again) => return Ok(()),
                 Some(ended) = reader.join_next() => return Err(ended.unwrap_or(DockerError::EventsEnded)),
-                count = happened.recv_many(&mut ids, EVENTS) => if count == 0 {
-                    return Err(DockerError::EventsEnded);
+                _ = happened.recv_many(&mut batch, EVENTS) => {}
+            }
+            let (mut ids, mut waiting) = (HashSet::new(), Vec::new());
+            for happened in batch {
+                match happened {
+                    Happened::To(id) => _ = ids.insert(id),
+                    Happened::Asked(done) => waiting.push(done),
                 }
             }
-            let ids: HashSet<ContainerId> = ids.into_iter().collect();
             self.look_at(&rules, registry, ids).await?;
             self.is_up_to_date(registry);
+            for done in waiting {
+                if done.send(()).is_err() {
+                    debug!("nobody waits for what happened any more");
+                }
+            }
         }
     }
 
@@ -230,8 +287,8 @@ impl Docker {
         Ok(())
     }
 
-    /// Asks about containers, and has the registry say what the engine does. One container that the engine does not tell of
-    /// stays as it was; many mean that the engine fails.
+    /// Asks about containers, and has the registry say what the engine does, at once. One container that the engine does
+    /// not tell of stays as it was; many mean that the engine fails.
     async fn look_at(
         &self,
         rules: &Rules,
@@ -240,23 +297,16 @@ impl Docker {
     ) -> Result<(), DockerError> {
         let ask = |id: ContainerId| async move { (self.ask(rules, &id).await, id) };
         let mut answers = stream::iter(ids).map(ask).buffer_unordered(AT_ONCE);
-        let mut failures = 0;
+        let (mut entries, mut failures) = (Vec::new(), 0);
         while let Some((said, id)) = answers.next().await {
             match said {
-                Ok(Said::Entry(entry)) => {
-                    if let Err(error) = registry.put(SourceKind::Docker, entry) {
-                        warn!(%error, "cannot take in what the Docker engine says");
-                    }
-                }
+                Ok(Said::Entry(entry)) => entries.push(entry),
                 Ok(Said::Nothing) => {}
                 Ok(Said::Gone) => {
                     registry.remove(SourceKind::Docker, id.as_str());
                 }
-                Err(error @ DockerError::Agent { .. }) => {
-                    debug!(%error, "what is known of a container stays as it was");
-                }
                 Err(error) => {
-                    failures += 1;
+                    failures += usize::from(error.is_of_engine());
                     if failures >= AT_ONCE {
                         return Err(error);
                     }
@@ -264,6 +314,7 @@ impl Docker {
                 }
             }
         }
+        registry.put_all(SourceKind::Docker, entries);
         Ok(())
     }
 
@@ -352,8 +403,8 @@ impl From<Saying> for Said {
 }
 
 /// Passes on which containers something happens to, and returns why it does not any more.
-async fn read(events: Events, sender: mpsc::Sender<ContainerId>) -> DockerError {
-    let pass_on = |id| sender.try_send(id).map_err(|_full| DockerError::Flood);
+async fn read(events: Events, sender: mpsc::Sender<Happened>) -> DockerError {
+    let pass_on = |id| sender.try_send(Happened::To(id)).map_err(|_full| DockerError::Flood);
     match events.follow(pass_on).await {
         Ok(never) => match never {},
         Err(error) => error,

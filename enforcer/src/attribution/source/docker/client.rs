@@ -124,6 +124,9 @@ pub enum DockerError {
     /// More happens than can be followed.
     #[error("the Docker engine tells of more events than can be followed")]
     Flood,
+    /// What it has told of is not known yet.
+    #[error("what the Docker engine has told of could not be learned in time")]
+    Behind,
     /// The stream of events ended.
     #[error("the Docker engine does not tell of events any more; is it being restarted?")]
     EventsEnded,
@@ -192,9 +195,15 @@ impl DockerError {
             | Self::Garbage { .. }
             | Self::Driver { .. }
             | Self::Flood
+            | Self::Behind
             | Self::EventsEnded
             | Self::Agent { .. } => false,
         }
+    }
+
+    /// Whether the engine itself fails. What it says of one container may be that container's doing.
+    pub(super) const fn is_of_engine(&self) -> bool {
+        matches!(self, Self::Ask { .. } | Self::Timeout { .. })
     }
 
     fn garbage(what: &str, error: &serde_json::Error) -> Self {

@@ -1,9 +1,10 @@
 //! JSON objects out of a stream, one by one: of a list that may be long, or of events that never end. Pure.
 //!
-//! Only one object is held at a time, so what an engine says takes no more memory than the largest of them may.
+//! Only one object is held at a time, so what an engine says takes no more memory than the largest of them may. Larger
+//! ones are left out: who puts that much into a container's labels keeps nobody else from being known.
 
 /// The largest object taken: entries of lists and events are of a few KiB.
-const MAX_OBJECT_BYTES: usize = 256 * 1024;
+const MAX_OBJECT_BYTES: usize = 1024 * 1024;
 
 /// Cuts a stream.
 #[derive(Debug, Default)]
@@ -11,6 +12,7 @@ pub(super) struct Objects {
     /// The beginning of an object that is not complete.
     held: Vec<u8>,
     depth: usize,
+    is_too_large: bool,
     in_string: bool,
     is_escaped: bool,
     /// What stands around the objects, apart from commas and space.
@@ -27,14 +29,8 @@ enum Brackets {
 
 /// What is not a list or sequence of objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum NoObjects {
-    /// Something else is between them.
-    #[error("that is no list of objects")]
-    Garbage,
-    /// One is too large.
-    #[error("an object in it is larger than {MAX_OBJECT_BYTES} bytes")]
-    TooLarge,
-}
+#[error("that is no list of objects")]
+pub(super) struct NoObjects;
 
 // === impl Objects ===
 
@@ -50,13 +46,16 @@ impl Objects {
                 self.outside(*byte)?;
                 continue;
             }
-            if self.held.len() == MAX_OBJECT_BYTES {
-                return Err(NoObjects::TooLarge.into());
+            if self.held.len() < MAX_OBJECT_BYTES {
+                self.held.push(*byte);
+            } else {
+                self.is_too_large = true;
             }
-            self.held.push(*byte);
             self.inside(*byte);
             if self.depth == 0 {
-                each(&self.held)?;
+                if !std::mem::take(&mut self.is_too_large) {
+                    each(&self.held)?;
+                }
                 self.held.clear();
             }
         }
@@ -78,7 +77,7 @@ impl Objects {
             (b']', Brackets::Open) => self.brackets = Brackets::Closed,
             (b',', Brackets::Open) => {}
             _ if byte.is_ascii_whitespace() => {}
-            _ => return Err(NoObjects::Garbage),
+            _ => return Err(NoObjects),
         }
         Ok(())
     }
@@ -143,9 +142,14 @@ mod tests {
         for text in [
             "<html>", "null", "[1]", "[]{}", "[][]", "]", r#"["a"]"#, "{},{}", "[[{}]]",
         ] {
-            assert_eq!(cut(text, 4), Err(NoObjects::Garbage), "{text}");
+            assert_eq!(cut(text, 4), Err(NoObjects), "{text}");
         }
-        let endless = format!(r#"{{"a":"{}"#, "x".repeat(MAX_OBJECT_BYTES));
-        assert_eq!(cut(&endless, 4096), Err(NoObjects::TooLarge));
+    }
+
+    #[test]
+    fn an_object_that_is_too_large_is_left_out_alone() {
+        let list = format!(r#"[{{}},{{"a":"{}"}},{{"b":1}}]"#, "x".repeat(MAX_OBJECT_BYTES));
+        let others = vec!["{}".to_owned(), r#"{"b":1}"#.to_owned()];
+        assert_eq!(cut(&list, 4096), Ok((others, true)));
     }
 }

@@ -355,6 +355,25 @@ async fn an_engine_that_does_not_answer_is_not_waited_for_forever() {
     assert!(matches!(error, DockerError::Timeout { .. }), "{error}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn nothing_is_told_of_a_container_before_older_ones_are_known() {
+    let world = World::new();
+    let engine = Stub::start(&world.directory);
+    let younger = id('a');
+    engine.make(&younger, "younger");
+    let list = engine.answers.lock().unwrap()["/containers/json"].clone();
+    engine.answer("/containers/json", "");
+    let cgroup = format!("/docker/{}", younger.as_str());
+    let error = world.find(&cgroup).await.unwrap_err();
+    assert!(
+        matches!(error, DockerError::Behind | DockerError::EventsEnded),
+        "{error}"
+    );
+    engine.answer("/containers/json", &list);
+    let found = async { while world.find(&cgroup).await.is_err() {} };
+    timeout(DEADLINE, found).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_flood_of_events_misses_no_container() {
     let world = World::new();
