@@ -21,6 +21,7 @@ pub mod foreign;
 pub mod imds;
 pub mod podman;
 pub mod rootfs;
+pub mod runc;
 
 pub mod cgroup;
 pub mod keeper;

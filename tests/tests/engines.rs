@@ -10,6 +10,7 @@ mod engines {
     mod containerd;
     mod docker;
     mod podman;
+    mod runc;
 }
 
 /// The answer to a request for credentials the caller does not own.

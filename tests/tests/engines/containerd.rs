@@ -2,7 +2,7 @@
 
 use enforcer_tests::{actor::Actor, containerd::Containerd, scene::Scene, topology::BRIDGE_V4};
 
-use crate::{annotation, assert_gets_its_own, assert_gets_its_own_only, claim, learning_scene};
+use crate::{REFUSAL, annotation, assert_gets_its_own, assert_gets_its_own_only, claim, learning_scene};
 
 /// How many containers ask as soon as they are there.
 const IN_A_ROW: usize = 20;
@@ -55,7 +55,7 @@ fn what_a_container_says_of_itself_later_counts_for_nothing() {
         .run(&scene, "forger", &["--env", &claim(&scene, "web")])
         .unwrap();
     let theirs = scene.role("web").unwrap();
-    assert_eq!(forger.get(&theirs.path()).unwrap().body_text(), crate::REFUSAL);
+    assert_eq!(forger.get(&theirs.path()).unwrap().body_text(), REFUSAL);
     assert_gets_its_own(&scene, &mut web, "web");
 }
 
@@ -94,4 +94,21 @@ fn another_container_of_the_same_name_is_another_one() {
     containerd.remove(&scene, "same", web).unwrap();
     let mut batch = run(&scene, &containerd, "same", "batch");
     assert_gets_its_own_only(&scene, &mut batch, "batch");
+}
+
+#[test]
+fn an_id_is_free_when_its_container_is_gone() {
+    let (scene, containerd) = scene();
+    let (claim, role) = (claim(&scene, "web"), annotation(&scene, "web"));
+    let options = ["--env", &claim, "--annotation", &role];
+    let mut first = containerd.run(&scene, "first", &options).unwrap();
+    assert_gets_its_own(&scene, &mut first, "web");
+    let mut second = containerd.run(&scene, "second", &options).unwrap();
+    let path = scene.role("web").unwrap().path();
+    assert_eq!(second.get(&path).unwrap().body_text(), REFUSAL);
+    containerd.remove(&scene, "first", first).unwrap();
+    let mut third = containerd.run(&scene, "third", &["--annotation", &role]).unwrap();
+    // Whoever is looked for next, what is gone is found gone.
+    assert_eq!(third.get(&path).unwrap().body_text(), REFUSAL);
+    assert_gets_its_own(&scene, &mut second, "web");
 }
