@@ -53,6 +53,9 @@ pub(super) enum NotOfThisPod {
     /// It is in the cgroup of another.
     #[error("its annotations name another pod than its cgroup does")]
     OtherCgroup,
+    /// It is in the cgroup of one.
+    #[error("its annotations do not name the pod whose cgroup it is in")]
+    Unnamed,
     /// Neither tells which of those of its name it is.
     #[error("neither its annotations nor its cgroup tell the UID of its pod")]
     NoUid,
@@ -73,10 +76,10 @@ impl Pod {
             let names = (annotation(keys.namespace)?, annotation(keys.name)?);
             Some((names, annotation(keys.uid), annotation(keys.container)))
         });
-        let Some(((namespace, name), uid, container)) = named else {
-            return Ok(None);
-        };
         let in_path = uid_of(cgroup);
+        let Some(((namespace, name), uid, container)) = named else {
+            return in_path.map_or(Ok(None), |_| Err(NotOfThisPod::Unnamed));
+        };
         if let (Some(uid), Some(in_path)) = (uid, &in_path)
             && uid != in_path
         {
@@ -284,6 +287,15 @@ mod tests {
             );
         }
         assert_eq!(Pod::of(annotations(&[]), Path::new("/x")), Ok(None));
+    }
+
+    #[test]
+    fn what_is_in_a_pods_cgroup_is_of_a_pod_whatever_it_says() {
+        let cgroup = path("/kubepods/podUID/ID");
+        assert_eq!(
+            Pod::of(annotations(&[]), Path::new(&cgroup)),
+            Err(NotOfThisPod::Unnamed)
+        );
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(super) fn entry(container: &Container<'_>, spec: &Spec) -> Entry {
     let (task, facts): (_, Vec<_>) = match pod {
         Ok(Some(pod)) => (Some(pod.task()), pod.facts().collect()),
         Ok(None) => (told::task(believed), vec![(Fact::Container, container.name.into())]),
-        Err(NotOfThisPod::NoUid) => (None, vec![(Fact::Container, container.name.into())]),
+        Err(NotOfThisPod::NoUid | NotOfThisPod::Unnamed) => (None, vec![(Fact::Container, container.name.into())]),
         Err(problem @ (NotOfThisPod::OtherCgroup | NotOfThisPod::Malformed)) => {
             (None, vec![(Fact::Forged, problem.to_string().into())])
         }
