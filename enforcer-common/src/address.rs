@@ -200,6 +200,15 @@ pod! {
 }
 
 impl AddressRule {
+    /// The rule about the ECS agent's introspection. Its port is in the settings, and compared before.
+    pub const INTROSPECTION: Self = Self {
+        target: target::AGENT,
+        scope: scope::EVERYWHERE,
+        ports: [0; 4],
+        protocols: protocols::TCP,
+        group: 0,
+    };
+
     /// Whether the rule is about this protocol (IANA number) and port (host byte order; 0 where the protocol has none).
     #[inline(always)]
     #[must_use]

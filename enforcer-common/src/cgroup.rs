@@ -48,6 +48,8 @@ pub struct Treatment {
     pub class: CgroupClass,
     /// Whether attempts are only decided and recorded, but nothing is blocked.
     pub observed: bool,
+    /// Whether their connections to the credential endpoint are taken to the enforcer even if they are host services.
+    pub steered: bool,
     /// Groups of blocked destinations they may use all the same: bit `n` stands for group `n + 1` (see
     /// [`crate::address::AddressRule::group`]).
     pub exceptions: u16,
@@ -61,13 +63,15 @@ pub const MAX_GROUPS: u32 = u16::BITS;
 impl Treatment {
     const CLASS: u32 = 0xff;
     const OBSERVED: u32 = 1 << 8;
+    const STEERED: u32 = 1 << 9;
     const EXCEPTIONS_SHIFT: u32 = 16;
 
     /// The number this treatment has in the class map. Part of the ABI; 0 is never written.
     #[must_use]
     pub const fn to_raw(self) -> u32 {
         let observed = if self.observed { Self::OBSERVED } else { 0 };
-        self.class.to_raw() | observed | (self.exceptions as u32) << Self::EXCEPTIONS_SHIFT
+        let steered = if self.steered { Self::STEERED } else { 0 };
+        self.class.to_raw() | observed | steered | (self.exceptions as u32) << Self::EXCEPTIONS_SHIFT
     }
 
     /// The treatment of a number read from the class map.
@@ -77,8 +81,16 @@ impl Treatment {
         Self {
             class: CgroupClass::from_raw(raw & Self::CLASS),
             observed: raw & Self::OBSERVED != 0,
+            steered: raw & Self::STEERED != 0,
             exceptions: (raw >> Self::EXCEPTIONS_SHIFT) as u16,
         }
+    }
+
+    /// Whether connections to the credential endpoint are taken to the enforcer: those of everything guarded are.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_steered(self) -> bool {
+        matches!(self.class, CgroupClass::Guarded) || self.steered
     }
 
     /// Whether a group of destinations may be used by exception. Group 0 never may.
@@ -172,9 +184,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_treatment_survives_the_way_through_the_class_map(host: bool, observed: bool, exceptions: u16) {
+        fn a_treatment_survives_the_way_through_the_class_map(
+            host: bool, observed: bool, steered: bool, exceptions: u16,
+        ) {
             let class = if host { CgroupClass::Host } else { CgroupClass::Guarded };
-            let treatment = Treatment { class, observed, exceptions };
+            let treatment = Treatment { class, observed, steered, exceptions };
             prop_assert_eq!(Treatment::from_raw(treatment.to_raw()), treatment);
         }
 

@@ -159,7 +159,7 @@ pub const fn decide(rule: &AddressRule, attempt: &Attempt, endpoint_port: u16) -
         return Verdict::Pass;
     }
     if matches!(attempt.treatment.class, CgroupClass::Host) {
-        return Verdict::Allow(Reason::HostCgroup);
+        return decide_host(rule, attempt, endpoint_port);
     }
     if rule.target == target::IMDS && attempt.treatment.excepts(rule.group) {
         return Verdict::Allow(Reason::Exception);
@@ -170,6 +170,18 @@ pub const fn decide(rule: &AddressRule, attempt: &Attempt, endpoint_port: u16) -
         // IMDS, and any target a newer controller may have written: refused.
         _ => Verdict::Deny(Reason::ImdsBlocked),
     }
+}
+
+/// A host service may go everywhere. One that is known to ask for credentials is taken to the enforcer for that.
+#[inline(always)]
+const fn decide_host(rule: &AddressRule, attempt: &Attempt, endpoint_port: u16) -> Verdict {
+    if rule.target == target::CREDENTIALS
+        && attempt.treatment.steered
+        && matches!(decide_endpoint(attempt, endpoint_port), Verdict::Steer)
+    {
+        return Verdict::Steer;
+    }
+    Verdict::Allow(Reason::HostCgroup)
 }
 
 #[inline(always)]
@@ -200,6 +212,7 @@ mod tests {
         Treatment {
             class,
             observed: false,
+            steered: false,
             exceptions,
         }
     }
@@ -281,15 +294,35 @@ mod tests {
     }
 
     #[test]
-    fn a_host_service_is_never_steered() {
+    fn a_host_service_is_steered_only_if_it_is_known_to_ask_and_only_at_the_endpoint() {
         let host = Attempt {
             treatment: treated(CgroupClass::Host, 0),
             ..GUARDED
         };
-        assert_eq!(
-            decide(&rule(target::CREDENTIALS), &host, 80),
-            Verdict::Allow(Reason::HostCgroup)
-        );
+        let consumer = Attempt {
+            treatment: Treatment {
+                steered: true,
+                ..host.treatment
+            },
+            ..host
+        };
+        let allowed = Verdict::Allow(Reason::HostCgroup);
+        assert_eq!(decide(&rule(target::CREDENTIALS), &host, 80), allowed);
+        assert_eq!(decide(&rule(target::CREDENTIALS), &consumer, 80), Verdict::Steer);
+        for (target, attempt) in [
+            (target::IMDS, consumer),
+            (target::AGENT, consumer),
+            (target::CREDENTIALS, Attempt { port: 81, ..consumer }),
+            (
+                target::CREDENTIALS,
+                Attempt {
+                    protocol: UDP,
+                    ..consumer
+                },
+            ),
+        ] {
+            assert_eq!(decide(&rule(target), &attempt, 80), allowed);
+        }
     }
 
     #[test]

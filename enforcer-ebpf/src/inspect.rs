@@ -243,7 +243,7 @@ fn judge_destination(
     let is_steered = target == target::CREDENTIALS
         && network.protocol == TCP
         && port == settings.steer_port
-        && !matches!(attempt.treatment.class, CgroupClass::Host);
+        && attempt.treatment.is_steered();
     if is_steered {
         return Judgment::Claim;
     }

@@ -3,11 +3,14 @@
 //! Stopping has an order: stop accepting and finish requests until the deadline, then read the last kernel events, then
 //! cut off what is left, then flush the audit trail. What is pinned stays, so enforcement goes on.
 
+mod attribution;
 mod commanders;
 mod controller;
+mod explain;
 mod kernel;
 pub mod preflight;
 pub mod sockets;
+mod tasks;
 
 use std::{convert::Infallible, net::SocketAddrV4, os::fd::OwnedFd, sync::Arc, time::Duration};
 
@@ -17,17 +20,19 @@ use serde_json::json;
 use tokio::{
     sync::{mpsc, watch},
     task::block_in_place,
+    time::{MissedTickBehavior, interval},
 };
 use tracing::{info, warn};
 
 pub(crate) use self::kernel::INTROSPECTION_PORT;
 use self::{
+    attribution::Attribution,
     controller::{Controller, Earlier, access},
     preflight::OwnCgroupError,
     sockets::{Offered, Sockets},
 };
 use crate::{
-    attribution::{Attributor, Docker, DockerConfig, Oci, Registry, Resolver, Source, SourceKind},
+    attribution::{Attributor, RegistrationError},
     audit::{self, Audit, AuditError, By, kernel::Feed},
     bpf::{self, Bpf, BpfError, KernelLog, Prepared},
     config::{self, Config, load::Flags},
@@ -58,6 +63,12 @@ const CUT_OFF_DEADLINE: Duration = Duration::from_secs(1);
 /// How long the audit output may take for what is left.
 const AUDIT_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How often what was taken back is looked at: whether its cgroups are gone.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Every how many sweeps registrations are looked at too. Until then they are in nobody's way.
+const THOROUGH_SWEEP: u32 = 30;
+
 /// Why the service did not start, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
@@ -85,6 +96,9 @@ pub enum AppError {
     /// The control socket.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// What is registered.
+    #[error(transparent)]
+    Registration(#[from] RegistrationError),
     /// A task without which there is no service.
     #[error(transparent)]
     TaskEnded(#[from] TaskEnded),
@@ -162,16 +176,14 @@ impl Running {
         let own_cgroup = preflight::own_cgroup(&cgroups)?;
         let bpf_config = kernel::bpf_config(&config, &cgroups, &own_cgroup);
         let rules = Arc::new(kernel::rules(&config, &own_cgroup));
-        let registry = registry(&config);
-        let sources = sources(&config, &cgroups, &registry);
-        let (resolver, lookups) = Resolver::new(Arc::clone(&sources), Arc::clone(&registry), config.sources.wait);
-        let earlier = Earlier::None(cgroups.clone(), Arc::clone(&registry));
+        let known = Attribution::build(&config, &cgroups, audit)?;
+        let earlier = Earlier::None(cgroups.clone(), Arc::clone(&known.registry));
         let access = Arc::new(access(&config, Arc::clone(&rules), &earlier));
         let mut bpf = Bpf::load(&bpf_config, launch.prepared)?;
         let (classes, class_control) = ClassWatch::start(cgroups.clone(), Arc::clone(&rules), bpf.take_classes()?)?;
         let (attributor, attributor_watch) = watch::channel(Arc::clone(&access.attributor));
         let (access, access_watch) = watch::channel(access);
-        let gate = Gate::new(bpf.take_accepted()?, access_watch.clone(), resolver);
+        let gate = Gate::new(bpf.take_accepted()?, access_watch.clone(), known.resolver);
         let mut feed = feed(&mut bpf, attributor_watch.clone(), audit)?;
         let log = bpf.take_log()?;
         let tables = bpf.take_tables()?;
@@ -202,8 +214,7 @@ impl Running {
         supervisor.spawn("kernel log reader", forward(log, feeding_watcher));
         supervisor.spawn("cgroup watcher", classes.run(watching_watcher.clone()));
         supervisor.spawn("network device watcher", cover_devices(coverage, watching_watcher));
-        supervisor.spawn("container look-ups", infallible(lookups.run(serving_watcher.clone())));
-        learn(&mut supervisor, &sources, &registry, &serving_watcher);
+        attribution::follow(known.lookups, &mut supervisor, &serving_watcher);
         let embedded = move || access_watch.borrow().upstream.embedded().cloned();
         let refresh = upstream::refresh(embedded, serving_watcher.clone());
         supervisor.spawn("credentials refresher", infallible(refresh));
@@ -226,6 +237,9 @@ impl Running {
             access,
             attributor,
             recorder: audit.recorder(),
+            registrations: known.registrations,
+            endpoint,
+            sources: known.sources,
         };
         Ok(Self {
             supervisor,
@@ -240,6 +254,9 @@ impl Running {
 
     /// Does what it is told to, until that is to stop.
     async fn wait(&mut self, signals: &mut Signals) -> Result<Ending, TaskEnded> {
+        let mut sweeps = interval(SWEEP_INTERVAL);
+        sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut seconds = (0..THOROUGH_SWEEP).cycle();
         loop {
             tokio::select! {
                 biased; // A failure must not hide behind a signal, and the end not behind requests.
@@ -251,6 +268,10 @@ impl Running {
                     }
                     Wanted::Reload => drop(self.reload(By::Signal("SIGHUP")).await),
                 },
+                _ = sweeps.tick() => {
+                    let thoroughly = seconds.next() == Some(0);
+                    block_in_place(|| self.controller.sweep(thoroughly));
+                }
                 Some(request) = self.requests.recv() => {
                     if request.command == Command::Handover {
                         info!(pid = request.by.pid, "stopping; another enforcer takes over");
@@ -268,6 +289,11 @@ impl Running {
         let by = process(by);
         let done = match command {
             Command::Status => return told(&self.controller.report()),
+            Command::TaskAdd { tasks } => return self.controller.add_tasks(tasks, by).await,
+            Command::TaskRemove { task } => return self.controller.remove_task(&task, by),
+            Command::TaskList => return self.controller.list_tasks(),
+            Command::Explain { question } => return self.controller.explain(question).await,
+            Command::TaskShow { task } => return self.controller.show_task(&task),
             Command::Mode { mode } => self.controller.set_mode(mode, by).await,
             Command::Reload => self.reload(by).await,
             // It is no command to go on after.
@@ -344,42 +370,6 @@ fn feed(bpf: &mut Bpf, attributor: watch::Receiver<Arc<Attributor>>, audit: &Aud
         attributor,
         recorder: audit.recorder(),
     })
-}
-
-/// What is known of tasks: so far, what the configuration says.
-fn registry(config: &Config) -> Arc<Registry> {
-    let registry = Arc::new(Registry::default());
-    registry.replace(SourceKind::Config, controller::entries(config));
-    registry
-}
-
-/// Where tasks are learned from besides the configuration.
-fn sources(config: &Config, cgroups: &CgroupFs, registry: &Arc<Registry>) -> Arc<[Source]> {
-    let introspection = match &config.upstream {
-        config::Upstream::Embedded(_) => None,
-        config::Upstream::EcsAgent { address, .. } => Some((address.ip(), INTROSPECTION_PORT).into()),
-    };
-    let docker = |docker: &config::DockerSource| {
-        Source::Docker(Arc::new(Docker::new(DockerConfig {
-            socket: docker.socket.clone(),
-            cgroup_parent: docker.cgroup_parent.clone(),
-            labels: docker.labels,
-            endpoint: SocketAddrV4::new(config.endpoint.address, config.endpoint.port),
-            introspection,
-        })))
-    };
-    let docker_has_its_own = config.sources.docker.is_some();
-    let oci = |oci| Source::Oci(Oci::new(oci, docker_has_its_own, cgroups.clone(), Arc::clone(registry)));
-    let docker = config.sources.docker.iter().map(docker);
-    docker.chain(config.sources.oci.iter().map(oci)).collect()
-}
-
-/// Has the sources tell of tasks.
-fn learn(supervisor: &mut Supervisor, sources: &[Source], registry: &Arc<Registry>, drain: &drain::Watcher) {
-    for source in sources.iter().cloned() {
-        let run = source.run(Arc::clone(registry), drain.clone());
-        supervisor.spawn("source of tasks", infallible(run));
-    }
 }
 
 /// Says what is guarded and where it listens.

@@ -7,6 +7,7 @@
 mod cgroup_path;
 mod claims;
 mod kubernetes;
+mod registration;
 mod registry;
 mod resolver;
 mod source;
@@ -21,7 +22,7 @@ use std::{
 };
 
 use enforcer_common::{
-    cgroup::CgroupClass,
+    cgroup::{CgroupClass, Treatment},
     handshake::{Handshake, state},
 };
 use tracing::warn;
@@ -29,20 +30,21 @@ use tracing::warn;
 pub use self::{
     cgroup_path::{ContainerId, InvalidContainerId},
     claims::{Claims, Conflict, Holder},
-    registry::Registry,
+    registration::{RegistrationError, Registrations, Wanted, is_gone},
+    registry::{Alarm, Listener, Registry},
     resolver::{Lookups, Resolution, Resolver},
     source::{
         Docker, DockerConfig, DockerError, InvalidPlace, Oci, OciError, Place, Source, SourceError, SourceState,
         SourceStatus,
     },
     task::{Cgroup, Entry, Fact, SourceKind, TaskName},
-    tasks::{Owner, Taken, Tasks},
+    tasks::{Owner, Refused, Said, Taken, Tasks},
 };
 use crate::{
     bpf::Mode,
     host::{
         cgroupfs::{CgroupError, CgroupFs},
-        treatment::Rules,
+        treatment::{Consumer, Rules},
     },
 };
 
@@ -54,6 +56,8 @@ const CACHED_CGROUPS: usize = 65_536;
 pub enum Attributed {
     /// A task's.
     Task(Owner),
+    /// That of a trusted host service which may ask for credentials that are not its own.
+    Consumer(Arc<Consumer>),
     /// The kernel announced no sender.
     UnknownSender,
     /// The kernel has two candidates.
@@ -75,6 +79,8 @@ pub struct Located {
     pub path: Box<str>,
     /// Whose it is, if that is known.
     pub owner: Option<Owner>,
+    /// The host service it is, if that may ask for credentials.
+    pub consumer: Option<Arc<Consumer>>,
     /// Whether what it is refused is recorded only.
     pub observed: bool,
 }
@@ -160,13 +166,12 @@ impl Attributor {
             places,
             known: Mutex::default(),
         };
-        let again = |known: &Known| Known {
-            located: Arc::new(Located {
-                path: known.located.path.clone(),
-                owner: known.located.owner.clone(),
-                observed: other.places.rules.treatment(Path::new(&*known.located.path)).observed,
-            }),
-            changes: known.changes,
+        let again = |known: &Known| {
+            let path = Path::new(&*known.located.path);
+            Known {
+                located: Arc::new(other.placed(path, known.located.owner.clone())),
+                changes: known.changes,
+            }
         };
         let known = self.known().iter().map(|(id, known)| (*id, again(known))).collect();
         *other.known() = known;
@@ -188,7 +193,13 @@ impl Attributor {
     /// Whether the processes of a cgroup are trusted host services.
     #[must_use]
     pub fn trusts(&self, path: &Path) -> bool {
-        self.places.rules.treatment(path).class == CgroupClass::Host
+        self.treatment(path).class == CgroupClass::Host
+    }
+
+    /// How the processes of a cgroup are treated.
+    #[must_use]
+    pub fn treatment(&self, path: &Path) -> Treatment {
+        self.places.rules.treatment(path)
     }
 
     /// Whose connection a handshake announces.
@@ -208,16 +219,32 @@ impl Attributor {
             let Some(located) = self.locate(id) else {
                 return Attributed::SenderGone;
             };
-            if agreed.as_ref().is_some_and(|first| first.task() != located.task()) {
+            let is_other = |first: &Arc<Located>| first.task() != located.task() || first.consumer != located.consumer;
+            if agreed.as_ref().is_some_and(is_other) {
                 return Attributed::SocketFromElsewhere;
             }
             agreed = Some(located);
         }
-        match agreed.map(|located| located.owner.clone()) {
-            None => Attributed::UnknownSender,
-            Some(None) => Attributed::NoTask,
-            Some(Some(owner)) => Attributed::Task(owner),
+        let Some(located) = agreed else {
+            return Attributed::UnknownSender;
+        };
+        match (&located.consumer, &located.owner) {
+            (Some(consumer), _) => Attributed::Consumer(Arc::clone(consumer)),
+            (None, Some(owner)) => Attributed::Task(owner.clone()),
+            (None, None) => Attributed::NoTask,
         }
+    }
+
+    /// Those of these cgroups that are guarded, look like a container's, and belong to nobody.
+    #[must_use]
+    pub fn unclaimed(&self, cgroups: impl Iterator<Item = PathBuf>) -> Vec<PathBuf> {
+        let is_container = |path: &PathBuf| {
+            let name = path.file_name().map(Path::new);
+            name.is_some_and(|name| cgroup_path::candidates(name).next().is_some())
+        };
+        cgroups
+            .filter(|path| is_container(path) && !self.trusts(path) && self.owner(path).is_none())
+            .collect()
     }
 
     /// Those cgroups of a handshake that are nobody's as far as is known, and not a trusted host service's.
@@ -270,24 +297,32 @@ impl Attributor {
         if owner == before.owner || self.path_of(cgroup_id).as_deref() != Some(path) {
             return before;
         }
-        Arc::new(Located {
-            path: before.path.clone(),
-            owner,
-            observed: before.observed,
-        })
+        Arc::new(self.placed(path, owner))
     }
 
     fn located(&self, path: &Path) -> Located {
+        self.placed(path, self.owner(path))
+    }
+
+    fn placed(&self, path: &Path, owner: Option<Owner>) -> Located {
         Located {
             path: path.to_string_lossy().into(),
-            owner: self.owner(path),
-            observed: self.places.rules.treatment(path).observed,
+            owner,
+            consumer: self.places.rules.consumer(path).cloned(),
+            observed: self.treatment(path).observed,
         }
     }
 
     fn owner(&self, path: &Path) -> Option<Owner> {
         let is_this = |path: &Path, id| matches!(self.paths.id_of(path), Ok(Some(found)) if found == id);
         self.registry.read().owner(path, is_this)
+    }
+
+    /// Who says whose a cgroup is, most reliable first.
+    #[must_use]
+    pub fn sources(&self, path: &Path) -> Vec<SourceKind> {
+        let is_this = |path: &Path, id| matches!(self.paths.id_of(path), Ok(Some(found)) if found == id);
+        self.registry.read().sources(path, is_this)
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<u64, Known>> {

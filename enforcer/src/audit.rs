@@ -22,7 +22,7 @@ use std::{io, path::PathBuf, time::Duration};
 use self::{queue::Queue, redact::Redactor, writer::Writer};
 pub use self::{
     queue::{Recorder, Totals},
-    record::{By, Change, Endpoint, KernelDecision, Request, Unattended, Verdict},
+    record::{By, Change, Endpoint, Ground, KernelDecision, Request, Unattended, Verdict},
     redact::check_key,
     sink::check_output,
 };

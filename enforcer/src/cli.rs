@@ -2,11 +2,13 @@
 
 mod check;
 mod detach;
+mod explain;
 mod mode;
 mod reload;
 mod run;
 mod selftest;
 mod status;
+mod task;
 
 use std::{
     io::{self, Write},
@@ -34,6 +36,10 @@ enum Command {
     Check(check::Check),
     /// Tell how it goes; exits with 0 only if every hook is attached, blocks, and the service answers
     Status(status::Status),
+    /// Tell what would be decided about a connection or a request, and why
+    Explain(explain::Explain),
+    /// Register tasks, and tell what is known of them
+    Task(task::Task),
     /// Have the running enforcer read its configuration again
     Reload(reload::Reload),
     /// Have the running enforcer block what is refused, or only record it
@@ -81,6 +87,8 @@ impl Cli {
             Command::Run(run) => run.execute(),
             Command::Check(check) => check.execute(),
             Command::Status(status) => status.execute(),
+            Command::Explain(explain) => explain.execute(),
+            Command::Task(task) => task.execute(),
             Command::Reload(reload) => reload.execute(),
             Command::Mode(mode) => mode.execute(),
             Command::Detach(detach) => detach.execute(),

@@ -3,6 +3,7 @@
 //! It has two stages: `raw` is what was written, this is what is meant. Where it is written: file, then environment,
 //! then flags ([`load`]).
 
+mod consumers;
 mod invalid;
 pub mod load;
 mod overlay;
@@ -21,6 +22,7 @@ use std::{
 };
 
 pub use self::{
+    consumers::Placed,
     invalid::InvalidConfig,
     pattern::CgroupPattern,
     protect::{Group, Groups},
@@ -53,8 +55,12 @@ pub struct Config {
     pub audit: Audit,
     /// Where the running enforcer is told what to do.
     pub control_socket: PathBuf,
+    /// Where registrations are kept.
+    pub registrations: PathBuf,
     /// Where tasks are learned from besides this.
     pub sources: Sources,
+    /// Trusted host services that fetch credentials which are not their own.
+    pub consumers: Vec<Placed>,
     /// The tasks.
     pub tasks: Vec<Task>,
 }

@@ -4,9 +4,11 @@
 //! `{"command":"reload"}` with `{"ok":{…}}` or `{"error":"…"}`.
 
 mod client;
+pub mod explain;
 mod process;
 pub mod report;
 mod server;
+pub mod task;
 
 use std::{io, os::fd::OwnedFd, path::PathBuf};
 
@@ -22,7 +24,7 @@ pub use self::{
 use crate::bpf::Mode;
 
 /// What the enforcer can be told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Command {
     /// Say how it goes.
@@ -36,6 +38,28 @@ pub enum Command {
     },
     /// Hand the listening sockets to the caller and end.
     Handover,
+    /// Register tasks.
+    TaskAdd {
+        /// Each by itself: one that is refused holds up no other.
+        tasks: Vec<task::NewTask>,
+    },
+    /// Take the registration of a task back.
+    TaskRemove {
+        /// Its name.
+        task: String,
+    },
+    /// List all tasks there are.
+    TaskList,
+    /// Tell everything about a task.
+    TaskShow {
+        /// Its name.
+        task: String,
+    },
+    /// Tell what would be decided, and why.
+    Explain {
+        /// About what.
+        question: explain::Question,
+    },
 }
 
 /// An answer.

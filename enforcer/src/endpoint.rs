@@ -14,6 +14,7 @@
 
 mod access;
 mod authorize;
+mod explain;
 mod limits;
 mod listener;
 mod parse;
@@ -35,8 +36,8 @@ use self::{
     respond::{Response, Unknown},
 };
 use crate::{
-    audit::{self, Recorder, Verdict},
-    policy::{AccessRequest, CredentialId, Decision, DenialReason},
+    audit::{self, Ground, Recorder, Verdict},
+    policy::{AccessRequest, CredentialId, Decision, DenialReason, Permit},
     upstream::Answer,
 };
 
@@ -74,7 +75,7 @@ impl Endpoint {
     /// A place for a connection of this sender; none if it has too many, and that is recorded.
     async fn admit(&self, sender: &Sender) -> Option<Place<'_>> {
         let caller = self.gate.caller(sender).await;
-        let place = self.limits.admit(caller.task());
+        let place = self.limits.admit(caller.whose());
         if place.is_none() {
             drop(Pending {
                 recorder: &self.recorder,
@@ -92,11 +93,16 @@ impl Endpoint {
     async fn answer(&self, sender: &Sender, method: &Method, uri: &Uri) -> Response {
         let parsed = parse::parse(method, uri);
         let caller = self.gate.caller(sender).await;
+        if let Parsed::Access(request) = &parsed
+            && caller.is_consumer()
+        {
+            self.gate.wait_until_known(&request.wanted).await;
+        }
         let mut pending = Pending {
             recorder: &self.recorder,
             sender,
             caller: &caller,
-            verdict: Verdict::Deny(DenialReason::Malformed),
+            verdict: Verdict::Deny(parsed.problem()),
             request: audit::Request {
                 method: respond::method_name(method),
                 path: parsed.audit_path(),
@@ -109,34 +115,34 @@ impl Endpoint {
             Parsed::NoId(version) => respond::no_id(version),
             Parsed::Method(_) => respond::method_not_allowed(),
             Parsed::Undecodable => respond::bad_request(),
-            Parsed::Unclean(location) => {
-                pending.verdict = Verdict::Deny(DenialReason::NotCredentials);
-                respond::moved(&location)
-            }
-            Parsed::Elsewhere => {
-                pending.verdict = Verdict::Deny(DenialReason::NotCredentials);
-                respond::not_found()
-            }
+            Parsed::Unclean(location) => respond::moved(&location),
+            Parsed::Elsewhere => respond::not_found(),
         };
         pending.request.status = Some(response.status().as_u16());
         response
     }
 }
 
-async fn access(pending: &mut Pending<'_>, request: AccessRequest) -> Response {
-    let caller = pending.caller;
-    let (verdict, permit) = match caller.decide(&request) {
-        Decision::Permit(permit) => (Verdict::Permit, Some(permit)),
-        Decision::Denial(reason) => match caller.observed(&request) {
+/// What is decided about a caller's request, and what it is answered with.
+fn permission(caller: &Caller, request: &AccessRequest) -> (Verdict, Option<Permit>) {
+    match caller.decide(request) {
+        Decision::Permit(permit) if caller.is_consumer() => (Verdict::Permit(Ground::Consumer), Some(permit)),
+        Decision::Permit(permit) => (Verdict::Permit(Ground::Owner), Some(permit)),
+        Decision::Denial(reason) => match caller.observed(request) {
             Some(permit) => (Verdict::WouldDeny(reason), Some(permit)),
             None => (Verdict::Deny(reason), None),
         },
-    };
+    }
+}
+
+async fn access(pending: &mut Pending<'_>, request: AccessRequest) -> Response {
+    let caller = pending.caller;
+    let (verdict, permit) = permission(caller, &request);
     pending.verdict = verdict;
     let Some(permit) = permit else {
         let unknown = match verdict {
             Verdict::Deny(DenialReason::Unresolved) => Unknown::Yet,
-            Verdict::Permit | Verdict::Deny(_) | Verdict::WouldDeny(_) => Unknown::Id,
+            Verdict::Permit(_) | Verdict::Deny(_) | Verdict::WouldDeny(_) => Unknown::Id,
         };
         pending.credential = request.wanted.into_id();
         return respond::unknown(request.version, unknown);

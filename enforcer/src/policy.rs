@@ -10,7 +10,10 @@ pub use self::{
     decision::{Decision, DenialReason, Permit},
     request::{AccessRequest, ApiVersion, CredentialId, InvalidCredentialId, Wanted},
 };
-use crate::attribution::{Attributed, Claims, Holder, Owner};
+use crate::{
+    attribution::{Attributed, Claims, Holder, Owner},
+    host::treatment::Consumer,
+};
 
 /// Decides one request of one caller.
 ///
@@ -20,6 +23,7 @@ use crate::attribution::{Attributed, Claims, Holder, Owner};
 pub fn decide(claims: &Claims, caller: &Attributed, request: &AccessRequest) -> Decision {
     let owner = match caller {
         Attributed::Task(owner) => owner,
+        Attributed::Consumer(consumer) => return decide_consumer(claims, consumer, request),
         Attributed::UnknownSender => return Decision::Denial(DenialReason::UnknownSender),
         Attributed::AmbiguousSender => return Decision::Denial(DenialReason::AmbiguousSender),
         Attributed::SenderGone => return Decision::Denial(DenialReason::SenderGone),
@@ -37,6 +41,22 @@ pub fn decide(claims: &Claims, caller: &Attributed, request: &AccessRequest) -> 
             Holder::Execution => Decision::Denial(DenialReason::ExecutionRole),
             Holder::Nobody => Decision::Denial(DenialReason::UnknownId),
         },
+    }
+}
+
+/// A host service gets what the configuration lets it have, and has nothing of its own.
+fn decide_consumer(claims: &Claims, consumer: &Consumer, request: &AccessRequest) -> Decision {
+    let Wanted::Id(credential) = &request.wanted else {
+        return Decision::Denial(DenialReason::NoRole);
+    };
+    match claims.holder(credential) {
+        Holder::Task(task) if consumer.task => {
+            Decision::Permit(Permit::new(Some(&Owner::of(task)), claims.known(credential)))
+        }
+        Holder::Execution if consumer.execution => Decision::Permit(Permit::new(None, claims.known(credential))),
+        Holder::Task(_) => Decision::Denial(DenialReason::NotOwner),
+        Holder::Execution => Decision::Denial(DenialReason::ExecutionRole),
+        Holder::Nobody => Decision::Denial(DenialReason::UnknownId),
     }
 }
 

@@ -59,6 +59,14 @@ pub struct Record {
     pub mode: Option<String>,
     #[serde(default)]
     pub error: Option<String>,
+    #[serde(default)]
+    pub holder: Option<String>,
+    #[serde(default)]
+    pub credential: Option<String>,
+    #[serde(default)]
+    pub why: Option<String>,
+    #[serde(default)]
+    pub consumer: Option<String>,
 }
 
 /// What happened while no enforcer ran.

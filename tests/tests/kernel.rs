@@ -21,6 +21,7 @@ mod kernel {
     mod budget;
     mod check;
     mod connect;
+    mod consumers;
     mod coverage;
     mod detour;
     mod device;
@@ -40,6 +41,7 @@ mod kernel {
     mod sock_ops;
     mod stale_sockets;
     mod status;
+    mod tasks;
     mod tc;
     mod unattended;
     mod upgrade;

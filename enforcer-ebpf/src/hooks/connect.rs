@@ -9,7 +9,7 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use enforcer_common::{
-    address::{Address, AddressRule, Spelling, protocols, scope, target},
+    address::{Address, AddressRule, Spelling},
     event::{Hook, Outcome},
     settings::Settings,
     verdict::{Attempt, Reason, TCP, Verdict, decide},
@@ -26,14 +26,7 @@ use crate::{
 
 const IPPROTO_MPTCP: u32 = 262;
 
-/// The rule about introspection. Its port is in the settings, and compared before.
-static INTROSPECTION: AddressRule = AddressRule {
-    target: target::AGENT,
-    scope: scope::EVERYWHERE,
-    ports: [0; 4],
-    protocols: protocols::TCP,
-    group: 0,
-};
+static INTROSPECTION: AddressRule = AddressRule::INTROSPECTION;
 
 #[cgroup_sock_addr(connect4)]
 pub(crate) fn connect4(context: SockAddrContext) -> i32 {

@@ -4,7 +4,7 @@
 //! neither protects less nor permits more meanwhile than before or after, and requests are decided by the new
 //! configuration from one instant on.
 
-use std::{net::SocketAddrV4, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, net::SocketAddrV4, path::PathBuf, sync::Arc};
 
 use jiff::Timestamp;
 use tokio::{
@@ -15,15 +15,15 @@ use tracing::{error, info};
 
 use super::kernel;
 use crate::{
-    attribution::{Attributor, Cgroup, Entry, Places, Registry, SourceKind},
+    attribution::{Attributor, Cgroup, Entry, Places, Registrations, Registry, Source, SourceKind},
     audit::{By, Change, Recorder},
     bpf::{BpfError, Mode, Tables},
     config::{
         self, Config,
         load::{ConfigError, Flags, environment, load},
     },
-    control::report::{Report, TaskReport},
-    endpoint::Access,
+    control::report::Report,
+    endpoint::{Access, Endpoint},
     host::{HostError, cgroupfs::CgroupFs, classes::ClassControl, treatment::Rules},
     upstream::Upstream,
 };
@@ -65,6 +65,10 @@ pub(super) struct Controller {
     /// That of `access`, for those who only attribute.
     pub(super) attributor: watch::Sender<Arc<Attributor>>,
     pub(super) recorder: Recorder,
+    pub(super) registrations: Registrations,
+    /// Who answers requests, for explaining what it would answer.
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) sources: Arc<[Source]>,
 }
 
 /// Who is who, who owns what, and who has it, by a configuration. Reads credentials files. What an earlier one remembers
@@ -159,6 +163,7 @@ impl Controller {
             command,
             by,
             mode: self.config.mode.name(),
+            task: None,
             error: error.map(ToString::to_string),
         });
     }
@@ -166,11 +171,17 @@ impl Controller {
     /// How it goes.
     pub(super) fn report(&self) -> Report {
         let config = &self.config;
-        let task = |task: &crate::config::Task| TaskReport {
-            name: task.name.as_str().to_owned(),
-            cgroups: task.cgroups.clone(),
-            credentials: task.credential_ids.len(),
-        };
+        let registry = self.registry();
+        let tasks = registry.read();
+        let names: BTreeSet<_> = tasks
+            .said()
+            .filter(|said| !said.is_over)
+            .map(|said| said.task)
+            .collect();
+        let conflicts = tasks.claims().conflicts().count();
+        drop(tasks);
+        let root = config.cgroups.root.as_deref().unwrap_or_else(|| self.cgroups.mount());
+        let below = self.cgroups.below(root);
         Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -186,7 +197,15 @@ impl Controller {
             guarded: config.cgroups.guarded.iter().map(ToString::to_string).collect(),
             observed: config.cgroups.observe.iter().map(ToString::to_string).collect(),
             protected: config.protect.iter().map(|group| group.name.clone()).collect(),
-            tasks: config.tasks.iter().map(task).collect(),
+            sources: self.sources.iter().map(Source::status).collect(),
+            consumers: config
+                .consumers
+                .iter()
+                .map(|placed| placed.consumer.name.to_string())
+                .collect(),
+            tasks: names.len(),
+            conflicts,
+            unclaimed: self.attributor.borrow().unclaimed(below.into_iter()),
             cgroups: self.classes.classified(),
             audit: self.recorder.totals(),
         }
@@ -240,6 +259,7 @@ fn fixed_keys(old: &Config, new: &Config) -> Vec<&'static str> {
         ("audit.output", old.audit.output != new.audit.output),
         ("audit.key-file", old.audit.key_file != new.audit.key_file),
         ("control.socket", old.control_socket != new.control_socket),
+        ("control.registrations", old.registrations != new.registrations),
         ("sources", old.sources != new.sources),
     ];
     let keys = differ.into_iter().filter(|(_, differs)| *differs);

@@ -74,6 +74,10 @@ pub(super) fn rules(config: &Config, own_cgroup: &Path) -> Rules {
             .iter()
             .for_each(|pattern| rules.add(pattern, excepted));
     }
+    for placed in &config.consumers {
+        let cgroups = placed.cgroups.iter();
+        cgroups.for_each(|cgroup| rules.add_consumer(cgroup, std::sync::Arc::clone(&placed.consumer)));
+    }
     for task in &config.tasks {
         // A task may live below a trusted cgroup; that does not make it trusted.
         let says = Says {

@@ -13,6 +13,7 @@ use std::{
 use serde::Serialize;
 
 use crate::{
+    attribution::{RegistrationError, Registrations},
     audit::{check_key, check_output},
     bpf,
     config::{AuditOutput, Config, Upstream},
@@ -130,6 +131,11 @@ pub fn own_cgroup(cgroups: &CgroupFs) -> Result<PathBuf, OwnCgroupError> {
         Some(_) => Ok(own),
         None => Err(OwnCgroupError::Root),
     }
+}
+
+/// Whether what is registered can be taken up. Changes nothing.
+pub fn registrations(config: &Config) -> Result<(), RegistrationError> {
+    Registrations::check(&config.registrations)
 }
 
 // === impl Problem ===

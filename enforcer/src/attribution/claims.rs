@@ -87,7 +87,15 @@ impl Claims {
     /// The ID as it is kept, for who should not keep the caller's text.
     #[must_use]
     pub fn known(&self, credential: &CredentialId) -> Option<&CredentialId> {
-        self.claimed.get_key_value(credential).map(|(known, _)| known)
+        let claimed = self.claimed.get_key_value(credential).map(|(known, _)| known);
+        claimed.or_else(|| self.execution.get_key_value(credential).map(|(known, _)| known))
+    }
+
+    /// The task that an ID was stated to be of, by more than an engine that passes it on.
+    #[must_use]
+    pub fn stated(&self, credential: &CredentialId) -> Option<&TaskName> {
+        let claim = self.claimed.get(credential)?.first()?;
+        (!claim.standing.is_passed_on).then_some(&claim.task)
     }
 
     /// A container of a task claims an ID.

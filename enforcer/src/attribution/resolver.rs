@@ -95,6 +95,12 @@ impl Resolver {
         )
     }
 
+    /// How long a request may wait.
+    #[must_use]
+    pub const fn bound(&self) -> Duration {
+        self.bound
+    }
+
     /// Has all sources asked about a cgroup, and waits for that.
     pub async fn resolve(&self, cgroup: &Path) -> Resolution {
         let (reply, answer) = oneshot::channel();
@@ -113,6 +119,18 @@ impl Resolver {
 // === impl Lookups ===
 
 impl Lookups {
+    /// Who is asked.
+    #[must_use]
+    pub fn sources(&self) -> &[Source] {
+        &self.sources
+    }
+
+    /// Where what they say goes.
+    #[must_use]
+    pub const fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
     /// Looks up what is asked for until the drain.
     pub async fn run(mut self, mut drain: Watcher) {
         loop {

@@ -48,7 +48,7 @@ pub struct Entry {
 }
 
 /// A cgroup of a task.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Cgroup {
     /// Relative to the cgroup2 mount, with a leading slash.
     pub path: Box<Path>,

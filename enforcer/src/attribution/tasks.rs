@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::{
-    claims::{Claims, Conflict, Standing},
+    claims::{Claims, Conflict, Holder, Standing},
     task::{Cgroup, Entry, SourceKind, TaskName},
 };
 use crate::policy::CredentialId;
@@ -28,6 +28,8 @@ pub struct Tasks {
     /// Cgroups about which something was taken back.
     leaving: BTreeSet<Box<Path>>,
     claims: Claims,
+    /// How often something has changed.
+    changes: u64,
 }
 
 /// What one source says about one cgroup.
@@ -52,6 +54,33 @@ pub struct Owner {
     pub credential: Option<CredentialId>,
 }
 
+/// Something a source says of a container, and what follows from it.
+#[derive(Clone, Debug)]
+pub struct Said<'a> {
+    /// Who says it.
+    pub source: SourceKind,
+    /// What.
+    pub entry: &'a Arc<Entry>,
+    /// The task it belongs to after all that is said.
+    pub task: TaskName,
+    /// Whether it was taken back, and only its credential IDs are still kept from others.
+    pub is_over: bool,
+}
+
+/// Why a registration is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// A cgroup is another task's.
+    #[error(transparent)]
+    Taken(#[from] Taken),
+    /// A credential ID is another task's.
+    #[error("a credential ID named for it belongs to task {:?} already", .0.as_str())]
+    Claimed(TaskName),
+    /// A credential ID is that of an execution role.
+    #[error("a credential ID named for it is an execution role's, and those are no container's")]
+    Execution,
+}
+
 /// Another task was stated for a cgroup that is stated to be this one's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cgroup {} belongs to task {:?} already, by {source_kind}", .cgroup.display(), .task.as_str())]
@@ -59,6 +88,19 @@ pub struct Taken {
     cgroup: Box<Path>,
     task: TaskName,
     source_kind: SourceKind,
+}
+
+// === impl Refused ===
+
+impl Refused {
+    /// Who has what was refused, if it is a task.
+    pub(super) const fn holder(&self) -> Option<&TaskName> {
+        match self {
+            Self::Taken(taken) => Some(&taken.task),
+            Self::Claimed(holder) => Some(holder),
+            Self::Execution => None,
+        }
+    }
 }
 
 // === impl Owner ===
@@ -88,15 +130,34 @@ impl Tasks {
         if !is_leaving && self.entries.get(&key).is_some_and(|known| *known == entry) {
             return Ok(Vec::new());
         }
+        let known = self.refused(&entry);
+        self.changes += 1;
         self.erase(source, &key.1);
         for cgroup in &entry.cgroups {
             self.state(source, &entry, cgroup);
         }
         entry.execution_ids.iter().for_each(|id| self.claims.name_execution(id));
-        let mentioned = entry.credential_ids.iter().chain(&entry.execution_ids);
-        let conflicts = mentioned.flat_map(|id| self.claims.refused(id)).collect();
+        let mut conflicts = self.refused(&entry);
+        conflicts.retain(|conflict| !known.contains(conflict));
         self.entries.insert(key, entry);
         Ok(conflicts)
+    }
+
+    /// As [`Self::put`], for somebody who can be told why not: what is stated to be another task's is refused.
+    pub fn register(&mut self, entry: Entry) -> Result<Vec<Conflict>, Refused> {
+        let stated = |id: &CredentialId| self.claims.stated(id).cloned();
+        for id in &entry.credential_ids {
+            if self.claims.holder(id) == Holder::Execution || entry.execution_ids.contains(id) {
+                return Err(Refused::Execution);
+            }
+            if let Some(holder) = stated(id).filter(|holder| *holder != entry.task) {
+                return Err(Refused::Claimed(holder));
+            }
+        }
+        if let Some(holder) = entry.execution_ids.iter().find_map(stated) {
+            return Err(Refused::Claimed(holder));
+        }
+        Ok(self.put(SourceKind::Registration, entry)?)
     }
 
     /// Takes back what a source said of a container. Its cgroups are nobody's from now on, or their ancestors' owner's;
@@ -106,6 +167,10 @@ impl Tasks {
         let Some(entry) = self.entries.get(&key).cloned() else {
             return false;
         };
+        self.changes += 1;
+        if entry.cgroups.is_empty() {
+            self.erase(source, &key.1);
+        }
         for cgroup in &entry.cgroups {
             let statements = self.places.get_mut(&cgroup.path).into_iter().flatten();
             for statement in statements.filter(|statement| Arc::ptr_eq(&statement.entry, &entry)) {
@@ -133,6 +198,7 @@ impl Tasks {
             let over: Vec<_> = statements.filter(|statement| statement.is_over).cloned().collect();
             for Statement { source, entry, .. } in over {
                 if entry.cgroups.iter().all(&is_gone) {
+                    self.changes += 1;
                     self.erase(source, &entry.id);
                 } else {
                     self.leaving.insert(path.clone());
@@ -154,17 +220,46 @@ impl Tasks {
         })
     }
 
+    /// Who says whose a cgroup is, most reliable first; `is_this` as in [`Self::owner`].
+    #[must_use]
+    pub fn sources(&self, path: &Path, is_this: impl Fn(&Path, u64) -> bool) -> Vec<SourceKind> {
+        let deciding = self.deciding(path, is_this).unwrap_or_default();
+        deciding.iter().map(|statement| statement.source).collect()
+    }
+
     /// Who claims which credential ID.
     #[must_use]
     pub const fn claims(&self) -> &Claims {
         &self.claims
     }
 
-    /// Everything that is said, with the task that follows from it for the first of its cgroups.
-    pub fn said(&self) -> impl Iterator<Item = (SourceKind, &Arc<Entry>, Option<TaskName>)> {
-        let of = |entry: &Entry| entry.cgroups.first().and_then(|cgroup| self.claimant(&cgroup.path));
-        let entries = self.entries.iter();
-        entries.map(move |((source, _), entry)| (*source, entry, of(entry)))
+    /// How often something has changed.
+    #[must_use]
+    pub const fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Everything that is said.
+    pub fn said(&self) -> impl Iterator<Item = Said<'_>> {
+        self.entries
+            .iter()
+            .map(|((source, _), entry)| self.follows(*source, entry))
+    }
+
+    /// What a source says of a container.
+    #[must_use]
+    pub fn said_of(&self, source: SourceKind, id: &str) -> Option<Said<'_>> {
+        let entry = self.entries.get(&(source, Arc::from(id)))?;
+        Some(self.follows(source, entry))
+    }
+
+    /// The cgroups of what was taken back.
+    #[must_use]
+    pub fn leaving(&self) -> Vec<Cgroup> {
+        let statements = self.leaving.iter().filter_map(|path| self.places.get(path)).flatten();
+        let over = statements.filter(|statement| statement.is_over);
+        over.flat_map(|statement| statement.entry.cgroups.iter().cloned())
+            .collect()
     }
 
     /// Of how many containers a source says something.
@@ -177,6 +272,26 @@ impl Tasks {
     #[must_use]
     pub fn knows(&self, path: &Path) -> bool {
         self.places.contains_key(path)
+    }
+
+    fn follows<'a>(&self, source: SourceKind, entry: &'a Arc<Entry>) -> Said<'a> {
+        let first = entry.cgroups.first();
+        let statements = first.and_then(|cgroup| self.places.get(&cgroup.path));
+        let mut of_it = statements.into_iter().flatten();
+        Said {
+            source,
+            entry,
+            task: first
+                .and_then(|cgroup| self.claimant(&cgroup.path))
+                .unwrap_or_else(|| entry.task.clone()),
+            is_over: of_it.any(|statement| statement.is_over && Arc::ptr_eq(&statement.entry, entry)),
+        }
+    }
+
+    /// Claims of the IDs an entry mentions that are not granted.
+    fn refused(&self, entry: &Entry) -> Vec<Conflict> {
+        let mentioned = entry.credential_ids.iter().chain(&entry.execution_ids);
+        mentioned.flat_map(|id| self.claims.refused(id)).collect()
     }
 
     fn require_free(&self, source: SourceKind, entry: &Entry) -> Result<(), Taken> {

@@ -7,13 +7,21 @@ use std::{
 };
 
 use enforcer_common::{
+    cgroup::CgroupClass,
     handshake::{Handshake, state},
     identity::Identity,
 };
 use jiff::Timestamp;
 
 use super::{Attributed, Attributor, Cgroup, CgroupPaths, Entry, Places, Registry, SourceKind, TaskName, Tasks};
-use crate::{host::cgroupfs::CgroupError, policy::CredentialId};
+use crate::{
+    config::CgroupPattern,
+    host::{
+        cgroupfs::CgroupError,
+        treatment::{Consumer, Rules, Says},
+    },
+    policy::CredentialId,
+};
 
 /// What a source says of a task with one cgroup and one credential ID.
 pub(crate) fn entry(cgroup: &str, task: &str, credential: &str) -> Entry {
@@ -44,7 +52,13 @@ pub(crate) fn tasks(of: &[(&str, &str, &str)]) -> Tasks {
 
 /// Cgroups by ID.
 #[derive(Clone, Debug)]
-struct Tree(Arc<Mutex<HashMap<u64, &'static str>>>);
+pub(crate) struct Tree(pub(crate) Arc<Mutex<HashMap<u64, &'static str>>>);
+
+impl Tree {
+    pub(crate) fn of(cgroups: &[(u64, &'static str)]) -> Self {
+        Self(Arc::new(Mutex::new(cgroups.iter().copied().collect())))
+    }
+}
 
 impl CgroupPaths for Tree {
     fn path_of(&self, id: u64) -> Result<Option<PathBuf>, CgroupError> {
@@ -62,14 +76,14 @@ impl CgroupPaths for Tree {
 
 /// A tree, and an attributor that knows two tasks in it.
 fn world() -> (Tree, Arc<Registry>, Attributor) {
-    let tree = Tree(Arc::new(Mutex::new(HashMap::from([
+    let tree = Tree::of(&[
         (1, "/"),
         (10, "/ecs/web"),
         (11, "/ecs/web/container/deep"),
         (12, "/ecs/web-2"),
         (20, "/ecs/web/batch/x"),
         (30, "/system.slice/ssh.service"),
-    ]))));
+    ]);
     let registry = Arc::new(Registry::default());
     let entries = vec![entry("/ecs/web", "web", "a"), entry("/ecs/web/batch", "batch", "b")];
     registry.replace(SourceKind::Config, entries);
@@ -169,6 +183,36 @@ fn a_registered_cgroup_is_meant_and_not_its_path() {
     tree.0.lock().unwrap().remove(&12);
     tree.0.lock().unwrap().insert(41, "/ecs/web-2");
     assert_eq!(whose(&attributor, 41, 0), "NoTask");
+}
+
+#[test]
+fn a_host_service_that_may_ask_is_one_only_where_it_is_trusted() {
+    let (tree, registry, _) = world();
+    let consumer = Arc::new(Consumer {
+        name: "engine".into(),
+        execution: true,
+        task: false,
+    });
+    let pattern = |path: &str| CgroupPattern::exactly(Path::new(path));
+    let mut rules = Rules::default();
+    let host = Says {
+        class: Some(CgroupClass::Host),
+        ..Says::default()
+    };
+    rules.add(&pattern("/system.slice/ssh.service"), host);
+    for path in ["/system.slice/ssh.service", "/ecs/web-2"] {
+        rules.add_consumer(&pattern(path), Arc::clone(&consumer));
+    }
+    let places = Places {
+        rules: Arc::new(rules),
+        ..Places::default()
+    };
+    let attributor = Attributor::new(tree, registry, places);
+    let attribute = |caller, socket| attributor.attribute(Some(&from(caller, socket, state::CONFIRMED)));
+    assert_eq!(attribute(30, 30), Attributed::Consumer(consumer));
+    assert_eq!(attribute(12, 12), Attributed::NoTask);
+    assert_eq!(attribute(30, 10), Attributed::SocketFromElsewhere);
+    assert_eq!(attribute(30, 12), Attributed::SocketFromElsewhere);
 }
 
 #[test]

@@ -13,7 +13,10 @@ use super::{
     record::{Body, Change, Endpoint, KernelDecision, Lost, Record, Unattended},
     redact::Redactor,
 };
-use crate::policy::CredentialId;
+use crate::{
+    attribution::{Alarm, Listener},
+    policy::CredentialId,
+};
 
 /// Records decisions. Cheap to copy; never blocks, never fails: what does not fit is counted.
 #[derive(Clone, Debug)]
@@ -97,6 +100,12 @@ impl Recorder {
         self.queue.push(Timestamp::now(), Body::Control(change));
     }
 
+    /// A credential ID as it appears in the trail.
+    #[must_use]
+    pub fn hash(&self, credential: &CredentialId) -> String {
+        self.redactor.hash(credential).to_string()
+    }
+
     /// Records what happened while no enforcer ran.
     pub fn unattended(&self, unattended: Unattended) {
         self.queue.push(Timestamp::now(), Body::Unattended(unattended));
@@ -116,6 +125,17 @@ impl Recorder {
     /// Records that the kernel had no room for this many events, and every other loss no record has told yet.
     pub fn ring_lost(&self, events: u64) {
         self.queue.lost_in_ring(events);
+    }
+}
+
+impl Listener for Recorder {
+    /// Records what no honest container does.
+    fn hear(&self, alarm: Alarm) {
+        let credential = match &alarm {
+            Alarm::Claim(conflict) => Some(self.redactor.hash(&conflict.credential)),
+            Alarm::Forged { .. } => None,
+        };
+        self.queue.push(Timestamp::now(), Body::Attribution(alarm, credential));
     }
 }
 

@@ -7,7 +7,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::redact::CredentialHash;
-use crate::{attribution::Located, policy::DenialReason};
+use crate::{
+    attribution::{Alarm, Located},
+    policy::DenialReason,
+};
 
 /// One numbered record.
 #[derive(Debug)]
@@ -23,6 +26,7 @@ pub(super) enum Body {
     Kernel(KernelDecision),
     Endpoint(Endpoint, Option<CredentialHash>),
     Control(Change),
+    Attribution(Alarm, Option<CredentialHash>),
     Unattended(Unattended),
     Lost(Lost),
 }
@@ -63,12 +67,21 @@ pub struct Request {
 /// Permitted, or denied and why.
 #[derive(Clone, Copy, Debug)]
 pub enum Verdict {
-    /// The owner asked.
-    Permit,
+    /// Permitted, and why.
+    Permit(Ground),
     /// Refused.
     Deny(DenialReason),
     /// Answered all the same, because it is only observed.
     WouldDeny(DenialReason),
+}
+
+/// Why somebody gets credentials.
+#[derive(Clone, Copy, Debug)]
+pub enum Ground {
+    /// They are its own.
+    Owner,
+    /// It is a host service that may have them.
+    Consumer,
 }
 
 /// A change of how the enforcer works, or an attempt at one.
@@ -80,6 +93,9 @@ pub struct Change {
     pub by: By,
     /// The mode afterwards.
     pub mode: &'static str,
+    /// The task it was about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
     /// Why it was not done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -120,6 +136,21 @@ pub(super) struct Lost {
     pub(super) ring: u64,
     /// Records that found no room in the queue.
     pub(super) queue: u64,
+}
+
+// === impl Verdict ===
+
+impl Verdict {
+    /// Its names in the feed: what was done, and why.
+    #[must_use]
+    pub const fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Permit(Ground::Owner) => ("permit", "owner"),
+            Self::Permit(Ground::Consumer) => ("permit", "consumer"),
+            Self::Deny(reason) => ("deny", reason.name()),
+            Self::WouldDeny(reason) => ("would_deny", reason.name()),
+        }
+    }
 }
 
 // === impl Body ===

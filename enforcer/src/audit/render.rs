@@ -15,10 +15,10 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::{
-    record::{Body, Change, Endpoint, KernelDecision, Lost, Record, Request, Unattended, Verdict},
+    record::{Body, Change, Endpoint, KernelDecision, Lost, Record, Request, Unattended},
     redact::CredentialHash,
 };
-use crate::attribution::Located;
+use crate::attribution::{Alarm, Located};
 
 /// Name of a number this version does not know.
 const UNKNOWN: &str = "unknown";
@@ -49,6 +49,9 @@ struct EndpointLine<'a> {
     verdict: &'static str,
     reason: &'static str,
     task: Option<&'a str>,
+    /// The host service that asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    consumer: Option<&'a str>,
     sender: Option<Sender<'a>>,
     request: RequestLine<'a>,
 }
@@ -61,6 +64,25 @@ struct ControlLine<'a> {
     source: &'static str,
     #[serde(flatten)]
     change: &'a Change,
+}
+
+/// A claim that is not granted, or labels that are not believed.
+#[derive(Serialize)]
+struct AttributionLine<'a> {
+    seq: u64,
+    #[serde(serialize_with = "microseconds")]
+    time: Timestamp,
+    source: &'static str,
+    verdict: &'static str,
+    reason: &'static str,
+    task: &'a str,
+    /// The task that owns what is claimed; an execution role's ID is no task's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    holder: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credential: Option<&'a CredentialHash>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<&'a str>,
 }
 
 /// What the trail says about itself.
@@ -141,6 +163,9 @@ impl Record {
                 serde_json::to_writer(&mut *output, &self.endpoint(decision, credential.as_ref()))
             }
             Body::Control(change) => serde_json::to_writer(&mut *output, &self.control(change)),
+            Body::Attribution(alarm, credential) => {
+                serde_json::to_writer(&mut *output, &self.attribution(alarm, credential.as_ref()))
+            }
             Body::Unattended(unattended) => {
                 serde_json::to_writer(&mut *output, &self.audit(About::Unattended(*unattended)))
             }
@@ -173,11 +198,7 @@ impl Record {
     }
 
     fn endpoint<'a>(&self, decision: &'a Endpoint, credential: Option<&'a CredentialHash>) -> EndpointLine<'a> {
-        let (verdict, reason) = match decision.verdict {
-            Verdict::Permit => ("permit", "owner"),
-            Verdict::Deny(reason) => ("deny", reason.name()),
-            Verdict::WouldDeny(reason) => ("would_deny", reason.name()),
-        };
+        let (verdict, reason) = decision.verdict.names();
         let located = decision.located.as_deref();
         EndpointLine {
             seq: self.seq,
@@ -186,6 +207,7 @@ impl Record {
             verdict,
             reason,
             task: located.and_then(task_of),
+            consumer: located.and_then(|located| Some(&*located.consumer.as_ref()?.name)),
             sender: decision
                 .identity
                 .as_ref()
@@ -203,6 +225,27 @@ impl Record {
             time: self.time,
             source: "control",
             change,
+        }
+    }
+
+    fn attribution<'a>(&self, alarm: &'a Alarm, credential: Option<&'a CredentialHash>) -> AttributionLine<'a> {
+        let (reason, task, holder, why) = match alarm {
+            Alarm::Claim(conflict) => match &conflict.holder {
+                Some(holder) => ("claimed", &conflict.refused, Some(holder.as_str()), None),
+                None => ("execution_role", &conflict.refused, None, None),
+            },
+            Alarm::Forged { task, why } => ("forged", task, None, Some(&**why)),
+        };
+        AttributionLine {
+            seq: self.seq,
+            time: self.time,
+            source: "attribution",
+            verdict: "deny",
+            reason,
+            task: task.as_str(),
+            holder,
+            credential,
+            why,
         }
     }
 

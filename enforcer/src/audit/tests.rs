@@ -19,11 +19,11 @@ use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::{
-    Audit, AuditError, Endpoint, KernelDecision, Recorder, Request, Totals, Verdict, check_key, check_output,
+    Audit, AuditError, Endpoint, Ground, KernelDecision, Recorder, Request, Totals, Verdict, check_key, check_output,
     queue::Queue, record::Record, redact::Redactor, sink, writer::Writer,
 };
 use crate::{
-    attribution::{Located, Owner, TaskName},
+    attribution::{Alarm, Conflict, Listener, Located, Owner, TaskName},
     config::{self, AuditOutput},
     policy::{CredentialId, DenialReason},
 };
@@ -48,6 +48,7 @@ fn located() -> Arc<Located> {
     Arc::new(Located {
         path: "/ecs/web".into(),
         owner: Some(Owner::of(&TaskName::new("web"))),
+        consumer: None,
         observed: false,
     })
 }
@@ -129,7 +130,10 @@ fn records_have_the_documented_form() {
             "\n"
         )
     );
-    recorder.endpoint(endpoint(Verdict::Permit), Some(&CredentialId::requested("id")));
+    recorder.endpoint(
+        endpoint(Verdict::Permit(Ground::Owner)),
+        Some(&CredentialId::requested("id")),
+    );
     let text = line(&records.try_recv().unwrap());
     let tail = concat!(
         r#""source":"endpoint","verdict":"permit","reason":"owner","task":"web","sender":{"cgroup_id":7,"cgroup":"/ecs/web","#,
@@ -172,7 +176,7 @@ proptest! {
         let recorder = Recorder::new(queue, redactor());
         let mut hashes = Vec::new();
         for id in [&first, &first, &second] {
-            recorder.endpoint(endpoint(Verdict::Permit), Some(&CredentialId::requested(id)));
+            recorder.endpoint(endpoint(Verdict::Permit(Ground::Owner)), Some(&CredentialId::requested(id)));
             let text = line(&records.try_recv().unwrap());
             prop_assert!(!text.contains(id.as_str()));
             let value: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -181,6 +185,36 @@ proptest! {
         prop_assert_eq!(hashes[0].len(), 16);
         prop_assert_eq!(&hashes[0], &hashes[1]);
         prop_assert_eq!(hashes[0] == hashes[2], first == second);
+    }
+}
+
+#[test]
+fn a_claim_that_is_not_granted_names_both_tasks_and_hides_the_id() {
+    let (queue, records) = Queue::bounded(4);
+    let recorder = Recorder::new(queue, redactor());
+    let claim = |holder: Option<&str>| {
+        Alarm::Claim(Conflict {
+            credential: CredentialId::requested("secret-id"),
+            refused: TaskName::new("greedy"),
+            holder: holder.map(TaskName::new),
+        })
+    };
+    recorder.hear(claim(Some("web")));
+    recorder.hear(claim(None));
+    recorder.hear(Alarm::Forged {
+        task: TaskName::new("greedy"),
+        why: "its labels say web".into(),
+    });
+    let hash = recorder.hash(&CredentialId::requested("secret-id"));
+    let expected = [
+        format!(r#""reason":"claimed","task":"greedy","holder":"web","credential":"{hash}"}}"#),
+        format!(r#""reason":"execution_role","task":"greedy","credential":"{hash}"}}"#),
+        r#""reason":"forged","task":"greedy","why":"its labels say web"}"#.to_owned(),
+    ];
+    for expected in expected {
+        let line = line(&records.try_recv().unwrap());
+        assert!(line.contains(r#""source":"attribution","verdict":"deny""#), "{line}");
+        assert!(line.contains(&expected) && !line.contains("secret-id"), "{line}");
     }
 }
 
@@ -212,7 +246,7 @@ fn a_flood_of_kernel_events_leaves_room_for_what_the_endpoint_says() {
     let recorder = Recorder::new(queue, redactor());
     let flood = || (0..100).for_each(|_| recorder.kernel(Timestamp::UNIX_EPOCH, kernel()));
     flood();
-    recorder.endpoint(endpoint(Verdict::Permit), None);
+    recorder.endpoint(endpoint(Verdict::Permit(Ground::Owner)), None);
     let taken = || std::iter::from_fn(|| records.try_recv().ok());
     let waiting: Vec<_> = taken().collect();
     let others = waiting.iter().filter(|record| !record.body.is_kernel());

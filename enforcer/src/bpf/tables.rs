@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap as StdHashMap,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
 use aya::{
@@ -13,7 +13,10 @@ use aya::{
 use enforcer_common::{
     ABI_VERSION,
     address::{Address, AddressRule, PREFIX_WORDS, Prefix},
+    cgroup::Treatment,
+    event::Outcome,
     settings::{Settings, mode},
+    verdict::{Attempt, Reason, TCP, Verdict, decide},
 };
 
 use super::{
@@ -133,6 +136,37 @@ impl Config {
             .map(|(address, rule)| (to_address(*address).canonical().0, *rule))
             .collect()
     }
+
+    /// What the connect hooks do about a TCP connection, and why, by their names in the audit feed.
+    pub(crate) fn decide(
+        &self,
+        to: SocketAddr,
+        treatment: Treatment,
+        in_host_netns: bool,
+    ) -> (&'static str, &'static str) {
+        let (address, spelling) = to_address(to.ip()).canonical();
+        let is_introspection = to.port() != 0 && self.introspection_port == Some(to.port());
+        let rule = self.rules().get(&address).copied();
+        let introspection = || is_introspection.then_some(AddressRule::INTROSPECTION);
+        let Some(rule) = rule.or_else(introspection) else {
+            return ("pass", "not_protected");
+        };
+        let attempt = Attempt {
+            treatment,
+            spelling,
+            protocol: TCP,
+            port: to.port(),
+            in_host_netns,
+        };
+        let observes = self.mode == Mode::Observe || treatment.observed;
+        match decide(&rule, &attempt, self.endpoint_port) {
+            Verdict::Pass => ("pass", "not_protected"),
+            Verdict::Allow(reason) => (Outcome::Allowed.name(), reason.name()),
+            Verdict::Steer => (Outcome::Steered.name(), Reason::CredentialEndpoint.name()),
+            Verdict::Deny(reason) if observes => (Outcome::WouldDeny.name(), reason.name()),
+            Verdict::Deny(reason) => (Outcome::Denied.name(), reason.name()),
+        }
+    }
 }
 
 fn settings(config: &Config, host_netns_cookie: u64) -> Settings {
@@ -175,11 +209,15 @@ fn to_address(address: IpAddr) -> Address {
 mod tests {
     use std::net::Ipv4Addr;
 
+    use enforcer_common::{
+        address::{AddressRule, scope, target},
+        cgroup::{CgroupClass, Treatment},
+    };
+
     use super::{Config, Mode, settings};
 
-    #[test]
-    fn exactly_the_configured_protocols_are_denied() {
-        let config = Config {
+    fn config() -> Config {
+        Config {
             pin_dir: "/".into(),
             cgroup_root: "/".into(),
             own_cgroup: "/".into(),
@@ -192,7 +230,49 @@ mod tests {
             mode: Mode::Enforce,
             raw_sockets_denied: true,
             denied_protocols: vec![0, 33, 132, 136, 255],
+        }
+    }
+
+    #[test]
+    fn a_connection_is_explained_as_the_hooks_decide() {
+        let rule = |target| AddressRule {
+            target,
+            scope: scope::EVERYWHERE,
+            ports: [0; 4],
+            protocols: 0,
+            group: 1,
         };
+        let mut config = Config {
+            addresses: vec![
+                ("169.254.169.254".parse().unwrap(), rule(target::IMDS)),
+                ("169.254.170.2".parse().unwrap(), rule(target::CREDENTIALS)),
+            ],
+            introspection_port: Some(51678),
+            ..config()
+        };
+        let guarded = Treatment::default();
+        let host = Treatment {
+            class: CgroupClass::Host,
+            ..guarded
+        };
+        for (to, treatment, expected) in [
+            ("169.254.169.254:80", guarded, ("deny", "imds_blocked")),
+            ("[::ffff:169.254.169.254]:80", guarded, ("deny", "imds_blocked")),
+            ("169.254.169.254:80", host, ("allow", "host_cgroup")),
+            ("169.254.170.2:80", guarded, ("steer", "credential_endpoint")),
+            ("10.0.0.1:51678", guarded, ("deny", "agent_direct")),
+            ("10.0.0.1:80", guarded, ("pass", "not_protected")),
+        ] {
+            assert_eq!(config.decide(to.parse().unwrap(), treatment, true), expected, "{to}");
+        }
+        config.mode = Mode::Observe;
+        let observed = config.decide("169.254.169.254:80".parse().unwrap(), guarded, true);
+        assert_eq!(observed, ("would_deny", "imds_blocked"));
+    }
+
+    #[test]
+    fn exactly_the_configured_protocols_are_denied() {
+        let config = config();
         let settings = settings(&config, 1);
         let denied: Vec<u8> = (0..=u8::MAX)
             .filter(|protocol| settings.denies_protocol(*protocol))

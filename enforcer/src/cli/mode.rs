@@ -21,7 +21,7 @@ pub(super) struct SetMode {
 impl SetMode {
     pub(super) fn execute(self) -> anyhow::Result<ExitCode> {
         let config = load(&self.flags, &environment)?;
-        ask(&config.control_socket, Command::Mode { mode: self.mode })?;
+        ask(&config.control_socket, &Command::Mode { mode: self.mode })?;
         tracing::info!(mode = self.mode.name(), "switched");
         Ok(ExitCode::SUCCESS)
     }

@@ -19,7 +19,7 @@ impl Reload {
     pub(super) fn execute(self) -> anyhow::Result<ExitCode> {
         // This one's configuration only says where the socket is; the running enforcer reads its own.
         let config = load(&self.flags, &environment)?;
-        ask(&config.control_socket, Command::Reload)?;
+        ask(&config.control_socket, &Command::Reload)?;
         tracing::info!("the running enforcer goes by the configuration as it is now");
         Ok(ExitCode::SUCCESS)
     }

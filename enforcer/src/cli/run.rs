@@ -8,7 +8,7 @@ use tokio::runtime;
 use crate::{
     app::{
         self, Launch,
-        preflight::own_cgroup,
+        preflight::{own_cgroup, registrations},
         sockets::{Offered, inherited},
     },
     audit::check_output,
@@ -43,6 +43,7 @@ impl Run {
             // Once the other one has let go, nobody serves until this one does: what takes long or can fail comes before.
             own_cgroup(&CgroupFs::find(config.cgroups.root.as_deref())?)?;
             check_output(&config.audit.output)?;
+            registrations(&config)?;
             let prepared = Prepared::load(&config.pin_dir)?;
             let sockets = control::take_over(&config.control_socket)?;
             (Offered::ByPredecessor(sockets), Some(prepared))

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::{Format, print_json};
 use crate::{
+    attribution::{SourceState, SourceStatus},
     bpf::{self, AttachedTo, HookStatus, Kernel, Mode, Pinned},
     config::{
         Config,
@@ -134,7 +135,7 @@ impl Whole {
 }
 
 fn service(config: &Config) -> anyhow::Result<Report> {
-    let told = control::ask(&config.control_socket, control::Command::Status)?;
+    let told = control::ask(&config.control_socket, &control::Command::Status)?;
     Ok(serde_json::from_value(told)?)
 }
 
@@ -149,7 +150,11 @@ fn print_service(output: &mut impl Write, service: &Report) -> io::Result<()> {
         guarded,
         observed,
         protected,
+        consumers,
+        sources,
         tasks,
+        conflicts,
+        unclaimed,
         cgroups,
         audit,
     } = service;
@@ -165,6 +170,7 @@ fn print_service(output: &mut impl Write, service: &Report) -> io::Result<()> {
         ("host cgroups", host),
         ("guarded below", guarded),
         ("only observed", observed),
+        ("consumers", consumers),
     ] {
         writeln!(output, "  {name:<18} {}", list.join(" "))?;
     }
@@ -178,14 +184,32 @@ fn print_service(output: &mut impl Write, service: &Report) -> io::Result<()> {
         "  audit records      {} emitted, {} delivered, {} dropped; {} events lost in the kernel",
         audit.emitted, audit.delivered, audit.dropped, audit.ring
     )?;
-    for task in tasks {
-        let cgroups: Vec<_> = task.cgroups.iter().map(|cgroup| cgroup.display().to_string()).collect();
-        let (name, credentials) = (&task.name, task.credentials);
+    writeln!(
+        output,
+        "  tasks              {tasks}; {conflicts} claims of credential IDs refused (`enforcer task list`)"
+    )?;
+    for source in sources {
+        writeln!(output, "  source {:<11} {}", source.source.name(), state(source))?;
+    }
+    if !unclaimed.is_empty() {
         writeln!(
             output,
-            "  task {name}: {credentials} credential IDs, {}",
-            cgroups.join(" ")
+            "  guarded, and without credentials because no source knows them:"
         )?;
+        for cgroup in unclaimed {
+            writeln!(output, "    {}", cgroup.display())?;
+        }
     }
     Ok(())
+}
+
+fn state(source: &SourceStatus) -> String {
+    let containers = source.containers;
+    match &source.state {
+        SourceState::Ready => format!("ready, {containers} containers"),
+        SourceState::Absent => "not on this host".to_owned(),
+        SourceState::Retrying { since, error } => {
+            format!("no answer since {since:.0}, {containers} containers known before: {error}")
+        }
+    }
 }

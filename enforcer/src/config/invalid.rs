@@ -161,6 +161,14 @@ pub enum InvalidConfig {
         /// Who has it already.
         other: String,
     },
+    /// A consumer that makes no sense.
+    #[error("consumer {consumer:?}: {problem}")]
+    Consumer {
+        /// Its name.
+        consumer: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
     /// A task without a cgroup.
     #[error("task {task:?}: it has no cgroups, so nothing could ever be attributed to it")]
     NoCgroups {

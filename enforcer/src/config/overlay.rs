@@ -18,7 +18,7 @@ struct Overlay {
 
 /// Overlays every variable there is.
 pub(super) fn overlay(raw: &mut Raw, variables: Variables) -> Result<(), ConfigError> {
-    // Groups, exceptions, roles and tasks are tables, which variables cannot say.
+    // Groups, exceptions, consumers, roles and tasks are tables, which variables cannot say.
     let Raw {
         mode,
         cgroups,
@@ -30,6 +30,7 @@ pub(super) fn overlay(raw: &mut Raw, variables: Variables) -> Result<(), ConfigE
         control,
         sources,
         roles: _,
+        consumers: _,
         tasks: _,
     } = raw;
     let mut overlay = Overlay {
@@ -54,6 +55,7 @@ pub(super) fn overlay(raw: &mut Raw, variables: Variables) -> Result<(), ConfigE
     overlay.scalar(&mut audit.output, "ENFORCER_AUDIT_OUTPUT")?;
     overlay.scalar(&mut audit.key_file, "ENFORCER_AUDIT_KEY_FILE")?;
     overlay.scalar(&mut control.socket, "ENFORCER_CONTROL_SOCKET")?;
+    overlay.scalar(&mut control.registrations, "ENFORCER_CONTROL_REGISTRATIONS")?;
     overlay.scalar(&mut sources.wait_milliseconds, "ENFORCER_SOURCES_WAIT_MILLISECONDS")?;
     overlay.scalar(&mut sources.docker.enabled, "ENFORCER_SOURCES_DOCKER_ENABLED")?;
     overlay.scalar(&mut sources.docker.socket, "ENFORCER_SOURCES_DOCKER_SOCKET")?;

@@ -114,6 +114,13 @@ impl Groups {
         names.iter().try_fold(0, |bits, name| Ok(bits | bit(name)?))
     }
 
+    /// The names of the groups that these bits stand for.
+    #[must_use]
+    pub fn names(&self, bits: u16) -> Vec<String> {
+        let named = self.iter().filter(|group| bits & (1 << (group.number - 1)) != 0);
+        named.map(|group| group.name.clone()).collect()
+    }
+
     /// The bits that mean the same group here and there, as far as exceptions go.
     #[must_use]
     pub fn common_bits(&self, other: &Self) -> u16 {

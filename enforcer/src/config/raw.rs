@@ -33,6 +33,8 @@ pub(super) struct Raw {
     pub(super) sources: Sources,
     #[serde(default, rename = "role")]
     pub(super) roles: Vec<Role>,
+    #[serde(default, rename = "consumer")]
+    pub(super) consumers: Vec<Consumer>,
     #[serde(default, rename = "task")]
     pub(super) tasks: Vec<Task>,
 }
@@ -147,6 +149,7 @@ pub(super) struct UnknownSocketKind;
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct Control {
     pub(super) socket: Option<PathBuf>,
+    pub(super) registrations: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -190,6 +193,28 @@ pub(super) struct Oci {
     pub(super) enabled: Option<bool>,
     pub(super) roots: Option<Vec<PathBuf>>,
     pub(super) pod_annotations: Option<bool>,
+}
+
+/// `[[consumer]]`: a trusted host service that fetches credentials which are not its own.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Consumer {
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) cgroups: Vec<PathBuf>,
+    #[serde(default)]
+    pub(super) units: Vec<String>,
+    pub(super) allow: Vec<Kind>,
+}
+
+/// Kinds of credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Kind {
+    /// Those of execution roles.
+    Execution,
+    /// Those of tasks.
+    Task,
 }
 
 /// `[[role]]`: credentials for every task that has the role.

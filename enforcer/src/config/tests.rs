@@ -164,11 +164,60 @@ fn the_full_example_is_valid_and_says_the_defaults() {
     assert_eq!(example.cgroups.host, default.cgroups.host);
     assert_eq!(example.cgroups.guarded, default.cgroups.guarded);
     assert_eq!(
-        (example.pin_dir, example.control_socket),
-        (default.pin_dir, default.control_socket)
+        (example.pin_dir, example.control_socket, example.registrations),
+        (default.pin_dir, default.control_socket, default.registrations)
     );
     assert_eq!(example.sources.oci, default.sources.oci);
     assert!(!example.tasks.is_empty() && !example.cgroups.exceptions.is_empty());
+}
+
+#[test]
+fn consumers_are_built_in_replaced_by_name_and_turned_off() {
+    let named = |text: &str| {
+        let consumers = valid(text).consumers.into_iter();
+        let told = |placed: super::Placed| {
+            let cgroups: Vec<_> = placed.cgroups.iter().map(ToString::to_string).collect();
+            let consumer = placed.consumer;
+            (
+                consumer.name.to_string(),
+                consumer.execution,
+                consumer.task,
+                cgroups.join(" "),
+            )
+        };
+        consumers.map(told).collect::<Vec<_>>()
+    };
+    let docker = |cgroup: &str| ("docker".to_owned(), true, false, cgroup.to_owned());
+    let built_in = named("");
+    assert_eq!(built_in[0], docker("/system.slice/docker.service"));
+    assert_eq!((built_in.len(), built_in[1].2), (2, true));
+    let written = named(
+        r#"
+[[consumer]]
+name = "docker"
+cgroups = ["/engine"]
+allow = ["execution"]
+[[consumer]]
+name = "efs"
+units = ["x.service"]
+allow = []
+"#,
+    );
+    assert_eq!(written, [docker("/engine")]);
+    for (text, problem) in [
+        ("name = \"a\"\nallow = [\"task\"]", "it has neither cgroups nor units"),
+        (
+            "name = \"\"\nunits = [\"x.service\"]\nallow = [\"task\"]",
+            "a name is not empty",
+        ),
+        (
+            "name = \"a\"\nunits = [\"../x.service\"]\nallow = [\"task\"]",
+            "a unit is the name of a service",
+        ),
+    ] {
+        let error = error_of(&format!("[[consumer]]\n{text}"));
+        assert!(error.contains(problem), "{error}");
+    }
 }
 
 #[test]

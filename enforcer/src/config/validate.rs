@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     Audit, AuditOutput, CgroupPattern, Cgroups, Config, Endpoint, Exception, Groups, InvalidConfig, Sockets, Upstream,
-    UpstreamMode, protect, raw, sources, tasks,
+    UpstreamMode, consumers, protect, raw, sources, tasks,
 };
 
 const HOST_CGROUPS: [&str; 3] = ["/init.scope", "/user.slice", "/system.slice/*.service"];
@@ -32,6 +32,8 @@ const DRAIN_SECONDS: u32 = 5;
 const DENIED_PROTOCOLS: [u8; 3] = [132, 33, 136]; // SCTP, DCCP, UDP-Lite
 const PIN_DIR: &str = "/sys/fs/bpf/enforcer";
 const CONTROL_SOCKET: &str = "/run/enforcer/control.sock";
+/// Not beside the socket: who is given the socket's directory must not be given this.
+const REGISTRATIONS: &str = "/var/lib/enforcer/registrations.json";
 const AUDIT_KEY_FILE: &str = "/var/lib/enforcer/audit.key";
 
 /// Where the cgroup2 mount usually is; a path relative to the mount does not begin with it.
@@ -52,6 +54,7 @@ pub(super) fn validate(raw: raw::Raw) -> Result<Config, InvalidConfig> {
         UpstreamMode::Embedded => Upstream::Embedded(tasks::roles(&raw.tasks, raw.roles)?),
     };
     let tasks = tasks::tasks(raw.tasks, &protect)?;
+    let registrations = raw.control.registrations.unwrap_or_else(|| REGISTRATIONS.into());
     let control_socket = raw.control.socket.unwrap_or_else(|| CONTROL_SOCKET.into());
     Ok(Config {
         mode: raw.mode.unwrap_or_default(),
@@ -63,7 +66,9 @@ pub(super) fn validate(raw: raw::Raw) -> Result<Config, InvalidConfig> {
         pin_dir: absolute("bpf.pin-dir", raw.bpf.pin_dir.unwrap_or_else(|| PIN_DIR.into()))?,
         audit: audit(raw.audit)?,
         control_socket: absolute("control.socket", control_socket)?,
+        registrations: absolute("control.registrations", registrations)?,
         sources: sources::sources(&raw.sources)?,
+        consumers: consumers::consumers(raw.consumers)?,
         tasks,
     })
 }

@@ -23,7 +23,7 @@ const MAX_ANSWER: u64 = 64 * 1024 * 1024;
 const MAX_SOCKETS: usize = 8;
 
 /// Has a command done, and returns what there is to tell.
-pub fn ask(path: &Path, command: Command) -> Result<Value, ControlError> {
+pub fn ask(path: &Path, command: &Command) -> Result<Value, ControlError> {
     exchange(path, command, |stream| {
         let mut line = String::new();
         BufReader::new(stream.take(MAX_ANSWER)).read_line(&mut line)?;
@@ -34,12 +34,12 @@ pub fn ask(path: &Path, command: Command) -> Result<Value, ControlError> {
 
 /// Has the running enforcer end, and returns its listening sockets.
 pub fn take_over(path: &Path) -> Result<Vec<OwnedFd>, ControlError> {
-    exchange(path, Command::Handover, |stream| receive(&stream)).map(|(_, sockets)| sockets)
+    exchange(path, &Command::Handover, |stream| receive(&stream)).map(|(_, sockets)| sockets)
 }
 
 fn exchange<T>(
     path: &Path,
-    command: Command,
+    command: &Command,
     answer: impl FnOnce(UnixStream) -> io::Result<(String, T)>,
 ) -> Result<(Value, T), ControlError> {
     let failed = |source| ControlError::Exchange {
@@ -52,7 +52,7 @@ fn exchange<T>(
     })?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
     stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
-    let mut line = serde_json::to_vec(&command).map_err(|error| failed(error.into()))?;
+    let mut line = serde_json::to_vec(command).map_err(|error| failed(error.into()))?;
     line.push(b'\n');
     match stream.write_all(&line) {
         // It has closed already, and said why.

@@ -4,6 +4,7 @@ use std::{net::SocketAddrV4, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::task::SourceStatus;
 use crate::{audit::Totals, bpf::Mode, host::classes::Classified};
 
 /// How it goes.
@@ -27,21 +28,18 @@ pub struct Report {
     pub observed: Vec<String>,
     /// Names of the groups of blocked destinations.
     pub protected: Vec<String>,
-    /// The tasks.
-    pub tasks: Vec<TaskReport>,
+    /// Names of host services that may ask for credentials which are not their own.
+    pub consumers: Vec<String>,
+    /// Where tasks are learned from, and how that goes.
+    pub sources: Vec<SourceStatus>,
+    /// How many tasks there are; `enforcer task list` names them.
+    pub tasks: usize,
+    /// How many claims of credential IDs are not granted.
+    pub conflicts: usize,
+    /// Cgroups that look like containers and that no source knows: they are guarded, and get no credentials.
+    pub unclaimed: Vec<PathBuf>,
     /// The cgroups there are that something is said about.
     pub cgroups: Vec<Classified>,
     /// What became of the audit records.
     pub audit: Totals,
-}
-
-/// A task.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct TaskReport {
-    /// Its name.
-    pub name: String,
-    /// Its cgroups.
-    pub cgroups: Vec<PathBuf>,
-    /// How many credential IDs it owns.
-    pub credentials: usize,
 }

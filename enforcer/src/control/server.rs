@@ -36,8 +36,8 @@ const MAX_CONNECTIONS: usize = 16;
 /// How long a line may take to come, or to be taken.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The longest command.
-const MAX_COMMAND: u64 = 4096;
+/// The longest command: some thousand tasks to be registered.
+const MAX_COMMAND: u64 = 1024 * 1024;
 
 /// How long to wait after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

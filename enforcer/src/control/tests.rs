@@ -67,7 +67,7 @@ fn serve_if(
 
 async fn asked(path: &Path, command: Command) -> Result<serde_json::Value, ControlError> {
     let path = path.to_owned();
-    spawn_blocking(move || ask(&path, command)).await.unwrap()
+    spawn_blocking(move || ask(&path, &command)).await.unwrap()
 }
 
 /// What the server says to these bytes until it closes the connection.
@@ -75,8 +75,10 @@ async fn sent(path: &Path, bytes: &'static [u8]) -> String {
     let path = path.to_owned();
     let exchange = move || {
         let mut stream = UnixStream::connect(path).unwrap();
-        stream.write_all(bytes).unwrap();
-        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        // It may close before all of a line that is too long is written.
+        if stream.write_all(bytes).is_ok() {
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+        }
         let mut text = String::new();
         // A reset is an end too: the server closed with bytes of ours unread.
         drop(stream.read_to_string(&mut text));
@@ -125,7 +127,7 @@ async fn who_is_not_admitted_hears_why_at_once_and_keeps_nobody_out() {
         let mut last = String::new();
         refused.last().unwrap().read_to_string(&mut last).unwrap();
         is_admitted.store(true, Ordering::Relaxed);
-        (last, ask(&path, Command::Status))
+        (last, ask(&path, &Command::Status))
     };
     let (last, admitted) = spawn_blocking(told).await.unwrap();
     assert_eq!(last, "{\"error\":\"not you\"}\n");
@@ -147,7 +149,7 @@ async fn who_is_not_admitted_any_more_commands_no_more() {
 
 #[tokio::test]
 async fn what_is_no_command_is_answered_and_what_is_too_long_is_not() {
-    static LONG: [u8; 5000] = [b'x'; 5000];
+    static LONG: [u8; 2_000_000] = [b'x'; 2_000_000];
     let running = serve(|_| (Answer::Ok(json!({})), Vec::new()));
     for bytes in [
         &b"hello\n"[..],

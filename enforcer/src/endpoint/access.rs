@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use enforcer_common::handshake::Handshake;
 
+use super::limits::Whose;
 use crate::{
-    attribution::{Attributed, Attributor, Located, TaskName},
+    attribution::{Attributed, Attributor, Located},
     policy::{self, AccessRequest, Decision, Permit},
     upstream::Upstream,
 };
@@ -52,7 +53,8 @@ impl Caller {
         // Of one whose place is in doubt, another may have put it into an observed place.
         let place = match self.attributed {
             Attributed::Task(_) | Attributed::NoTask => self.located.as_deref(),
-            Attributed::UnknownSender
+            Attributed::Consumer(_)
+            | Attributed::UnknownSender
             | Attributed::AmbiguousSender
             | Attributed::SenderGone
             | Attributed::SocketFromElsewhere
@@ -68,16 +70,22 @@ impl Caller {
         &self.access.upstream
     }
 
-    /// The task it is, if it is one.
-    pub(super) const fn task(&self) -> Option<&TaskName> {
+    /// Whether it is a host service that may ask for credentials which are not its own.
+    pub(super) const fn is_consumer(&self) -> bool {
+        matches!(self.attributed, Attributed::Consumer(_))
+    }
+
+    /// Whose connections it has.
+    pub(super) fn whose(&self) -> Whose {
         match &self.attributed {
-            Attributed::Task(owner) => Some(&owner.task),
+            Attributed::Task(owner) => Whose::Task(owner.task.clone()),
+            Attributed::Consumer(consumer) => Whose::Consumer(Arc::clone(consumer)),
             Attributed::UnknownSender
             | Attributed::AmbiguousSender
             | Attributed::SenderGone
             | Attributed::SocketFromElsewhere
             | Attributed::NoTask
-            | Attributed::Unresolved => None,
+            | Attributed::Unresolved => Whose::Nobody,
         }
     }
 

@@ -5,17 +5,25 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
 use enforcer_common::{handshake::Handshake, identity::Identity};
-use tokio::sync::watch;
-use tracing::error;
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tracing::{debug, error};
 
 use super::access::{Access, Caller};
 use crate::{
-    attribution::{Resolution, Resolver},
+    attribution::{Holder, Resolution, Resolver},
     bpf::{Accepted, BpfError},
+    policy::Wanted,
 };
+
+/// How often it is looked whether a credential ID is known by now.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Tells who announced an accepted connection.
 pub trait Attest: fmt::Debug + Send + Sync + 'static {
@@ -63,6 +71,23 @@ impl Gate {
         }))
     }
 
+    /// Waits until the ID that a host service asks for is known, at most as long as a request may: it may be a container's
+    /// that is just being made.
+    pub(super) async fn wait_until_known(&self, wanted: &Wanted) {
+        let Wanted::Id(credential) = wanted else {
+            return;
+        };
+        let registry = Arc::clone(self.access.borrow().attributor.registry());
+        let known = async {
+            while registry.read().claims().holder(credential) == Holder::Nobody {
+                sleep(LOOK_AGAIN).await;
+            }
+        };
+        if timeout(self.resolver.bound(), known).await.is_err() {
+            debug!("a host service asks for a credential ID that nobody has");
+        }
+    }
+
     /// Who that is by what holds now. One whose cgroup nobody knows is waited for until the sources were asked.
     pub(super) async fn caller(&self, sender: &Sender) -> Caller {
         let now = || Caller::new(Arc::clone(&self.access.borrow()), sender.0.as_ref());
@@ -87,6 +112,11 @@ impl Gate {
 // === impl Sender ===
 
 impl Sender {
+    /// One that the kernel would announce like this.
+    pub(super) const fn of(handshake: Handshake) -> Self {
+        Self(Some(handshake))
+    }
+
     /// As the kernel announced it.
     pub(super) fn identity(&self) -> Option<Identity> {
         self.0.map(|handshake| handshake.identity)

@@ -2,12 +2,12 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tracing::warn;
 
-use crate::{attribution::TaskName, telemetry::Seldom};
+use crate::{attribution::TaskName, host::treatment::Consumer, telemetry::Seldom};
 
 /// Connections one task may have open, all its containers together.
 const MAX_PER_TASK: usize = 1024;
@@ -15,11 +15,22 @@ const MAX_PER_TASK: usize = 1024;
 /// Connections all that are no task may have open together: they get nothing, so they need little.
 const MAX_OF_NOBODY: usize = 64;
 
-/// Counts connections by task; what belongs to no task is counted together.
+/// Whose a connection is, as far as shares go.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Whose {
+    /// A task's.
+    Task(TaskName),
+    /// A trusted host service's.
+    Consumer(Arc<Consumer>),
+    /// Nobody's.
+    Nobody,
+}
+
+/// Counts connections by whose they are; what belongs to nobody is counted together.
 #[derive(Debug, Default)]
 pub(super) struct Limits {
     /// Plain data, held for a count only. Who has none has no entry.
-    open: Mutex<HashMap<Option<TaskName>, usize>>,
+    open: Mutex<HashMap<Whose, usize>>,
     refused: Seldom,
 }
 
@@ -27,39 +38,46 @@ pub(super) struct Limits {
 #[derive(Debug)]
 pub(super) struct Place<'a> {
     limits: &'a Limits,
-    task: Option<TaskName>,
+    whose: Whose,
 }
 
 // === impl Limits ===
 
 impl Limits {
-    /// A place for one more connection of this task, or of nobody; none if it has its share.
-    pub(super) fn admit(&self, task: Option<&TaskName>) -> Option<Place<'_>> {
-        let share = task.map_or(MAX_OF_NOBODY, |_| MAX_PER_TASK);
-        if !self.take(task, share) {
+    /// A place for one more connection of somebody; none if they have their share.
+    pub(super) fn admit(&self, whose: Whose) -> Option<Place<'_>> {
+        let share = whose.share();
+        if !self.take(&whose, share) {
             if let Some(refused) = self.refused.happened() {
-                let task = task.map(TaskName::as_str);
-                warn!(task, share, refused, "too many connections; refusing more");
+                warn!(?whose, share, refused, "too many connections; refusing more");
             }
             return None;
         }
-        Some(Place {
-            limits: self,
-            task: task.cloned(),
-        })
+        Some(Place { limits: self, whose })
     }
 
     /// Counts one more, if that is within the share.
-    fn take(&self, task: Option<&TaskName>, share: usize) -> bool {
+    fn take(&self, whose: &Whose, share: usize) -> bool {
         let mut all = self.open();
-        let open = all.entry(task.cloned()).or_default();
+        let open = all.entry(whose.clone()).or_default();
         let has_room = *open < share;
         *open += usize::from(has_room);
         has_room
     }
 
-    fn open(&self) -> MutexGuard<'_, HashMap<Option<TaskName>, usize>> {
+    fn open(&self) -> MutexGuard<'_, HashMap<Whose, usize>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Whose ===
+
+impl Whose {
+    const fn share(&self) -> usize {
+        match self {
+            Self::Task(_) | Self::Consumer(_) => MAX_PER_TASK,
+            Self::Nobody => MAX_OF_NOBODY,
+        }
     }
 }
 
@@ -68,10 +86,10 @@ impl Limits {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut all = self.limits.open();
-        if let Some(open) = all.get_mut(&self.task) {
+        if let Some(open) = all.get_mut(&self.whose) {
             *open -= 1;
             if *open == 0 {
-                all.remove(&self.task);
+                all.remove(&self.whose);
             }
         }
     }
@@ -79,19 +97,20 @@ impl Drop for Place<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Limits, MAX_OF_NOBODY, MAX_PER_TASK};
+    use super::{Limits, MAX_OF_NOBODY, MAX_PER_TASK, Whose};
     use crate::attribution::TaskName;
 
     #[test]
     fn one_that_has_its_share_takes_nothing_from_others() {
         let limits = Limits::default();
-        let (web, batch) = (TaskName::new("web"), TaskName::new("batch"));
-        for (task, share) in [(Some(&web), MAX_PER_TASK), (None, MAX_OF_NOBODY)] {
-            let mut places: Vec<_> = (0..share).map(|_| limits.admit(task).unwrap()).collect();
-            assert!(limits.admit(task).is_none());
-            assert!(limits.admit(Some(&batch)).is_some());
+        let task = |name| Whose::Task(TaskName::new(name));
+        for (whose, share) in [(task("web"), MAX_PER_TASK), (Whose::Nobody, MAX_OF_NOBODY)] {
+            let admit = || limits.admit(whose.clone());
+            let mut places: Vec<_> = (0..share).map(|_| admit().unwrap()).collect();
+            assert!(admit().is_none());
+            assert!(limits.admit(task("batch")).is_some());
             drop(places.pop());
-            assert!(limits.admit(task).is_some());
+            assert!(admit().is_some());
         }
         assert!(limits.open().is_empty(), "nothing is kept of who has gone");
     }

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use http::{Method, Uri};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
-use crate::policy::{AccessRequest, ApiVersion, CredentialId, Wanted};
+use crate::policy::{AccessRequest, ApiVersion, CredentialId, DenialReason, Wanted};
 
 /// The v1 path; the ID is in its query.
 const V1: &str = "/v1/credentials";
@@ -49,6 +49,18 @@ pub(super) enum Parsed {
     Undecodable,
     /// Something else.
     Elsewhere,
+}
+
+// === impl Parsed ===
+
+impl Parsed {
+    /// Why it gets nothing, if it is not a request for certain credentials.
+    pub(super) const fn problem(&self) -> DenialReason {
+        match self {
+            Self::Access(_) | Self::NoId(_) | Self::Method(_) | Self::Undecodable => DenialReason::Malformed,
+            Self::Unclean(_) | Self::Elsewhere => DenialReason::NotCredentials,
+        }
+    }
 }
 
 /// Parses a request. Total: everything is something.

@@ -140,6 +140,22 @@ impl CgroupFs {
         }
     }
 
+    /// Every cgroup below a directory of the mount, by its path relative to the mount. One that vanishes meanwhile has none.
+    #[must_use]
+    pub fn below(&self, directory: &Path) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut left = vec![directory.to_owned()];
+        while let Some(directory) = left.pop() {
+            let entries = fs::read_dir(&directory).into_iter().flatten().flatten();
+            let children = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+            for child in children.map(|entry| entry.path()) {
+                found.extend(self.relative(&child));
+                left.push(child);
+            }
+        }
+        found
+    }
+
     /// Path of this process's own cgroup relative to the mount.
     pub fn own(&self) -> Result<PathBuf, CgroupError> {
         cgroup_of(Process::myself())

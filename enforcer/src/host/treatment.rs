@@ -4,6 +4,7 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use enforcer_common::cgroup::{CgroupClass, MAX_LEVEL, Treatment};
@@ -17,6 +18,18 @@ use crate::config::CgroupPattern;
 pub struct Rules {
     exact: HashMap<PathBuf, Says>,
     patterns: Vec<(CgroupPattern, Says)>,
+    consumers: Vec<(CgroupPattern, Arc<Consumer>)>,
+}
+
+/// A trusted host service that may ask for credentials which are not its own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Consumer {
+    /// What it is called.
+    pub name: Box<str>,
+    /// Whether it gets those of execution roles.
+    pub execution: bool,
+    /// Whether it gets those of tasks.
+    pub task: bool,
 }
 
 /// What is said about one cgroup.
@@ -28,6 +41,8 @@ pub struct Says {
     pub observed: Option<bool>,
     /// The groups of blocked destinations they may use, as in [`Treatment::exceptions`].
     pub exceptions: Option<u16>,
+    /// Whether they are steered like containers, as in [`Treatment::steered`].
+    pub steered: Option<bool>,
 }
 
 // === impl Rules ===
@@ -41,6 +56,28 @@ impl Rules {
         } else {
             self.patterns.push((pattern.clone(), says));
         }
+    }
+
+    /// Says that the cgroups of a pattern are a consumer's, if they are trusted.
+    pub fn add_consumer(&mut self, pattern: &CgroupPattern, consumer: Arc<Consumer>) {
+        let steered = Says {
+            steered: Some(true),
+            ..Says::default()
+        };
+        self.add(pattern, steered);
+        self.consumers.push((pattern.clone(), consumer));
+    }
+
+    /// Whose a cgroup is, if it is a consumer's. What is guarded never is, wherever it is.
+    #[must_use]
+    pub fn consumer(&self, path: &Path) -> Option<&Arc<Consumer>> {
+        if self.treatment(path).class != CgroupClass::Host {
+            return None;
+        }
+        path.ancestors().find_map(|path| {
+            let mut consumers = self.consumers.iter();
+            consumers.find_map(|(pattern, consumer)| pattern.matches(path).then_some(consumer))
+        })
     }
 
     /// The same without any exception but these.
@@ -99,6 +136,7 @@ impl Says {
                 (Some(earlier), Some(later)) => Some(earlier | later),
                 (earlier, later) => earlier.or(later),
             },
+            steered: later.steered.or(self.steered),
         }
     }
 
@@ -107,23 +145,25 @@ impl Says {
             class: self.class.unwrap_or(above.class),
             observed: self.observed.unwrap_or(above.observed),
             exceptions: self.exceptions.unwrap_or(above.exceptions),
+            steered: self.steered.unwrap_or(above.steered),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::{path::Path, sync::Arc};
 
     use enforcer_common::cgroup::{CgroupClass, MAX_LEVEL, Treatment};
 
-    use super::{Rules, Says};
+    use super::{Consumer, Rules, Says};
     use crate::config::CgroupPattern;
 
     const GUARDED: Says = Says {
         class: Some(CgroupClass::Guarded),
         observed: None,
         exceptions: None,
+        steered: None,
     };
     const HOST: Says = Says {
         class: Some(CgroupClass::Host),
@@ -144,6 +184,7 @@ mod tests {
             class,
             observed,
             exceptions,
+            ..
         } = rules.treatment(Path::new(path));
         (class, observed, exceptions)
     }
@@ -202,6 +243,32 @@ mod tests {
         for order in [[HOST, GUARDED], [GUARDED, HOST]] {
             let rules = rules(&[("/a/b", order[0]), ("/a/b", order[1])]);
             assert_eq!(treatment(&rules, "/a/b").0, CgroupClass::Guarded);
+        }
+    }
+
+    #[test]
+    fn a_consumer_is_steered_and_a_container_below_it_is_none() {
+        let mut rules = rules(&[("/system.slice/*.service", HOST), ("/system.slice/*/docker-*", GUARDED)]);
+        let docker = Arc::new(Consumer {
+            name: "docker".into(),
+            execution: true,
+            task: false,
+        });
+        let pattern = CgroupPattern::parse("/system.slice/docker.service".into()).unwrap();
+        rules.add_consumer(&pattern, Arc::clone(&docker));
+        let elsewhere = CgroupPattern::parse("/docker/agent".into()).unwrap();
+        rules.add_consumer(&elsewhere, Arc::clone(&docker));
+        for (path, consumer, is_steered) in [
+            ("/system.slice/docker.service", Some(&docker), true),
+            ("/system.slice/docker.service/child", Some(&docker), true),
+            ("/system.slice/docker.service/docker-1.scope", None, true),
+            ("/system.slice/ssh.service", None, false),
+            // It is not trusted, so it is steered like everything guarded, and nobody.
+            ("/docker/agent", None, true),
+        ] {
+            let path = Path::new(path);
+            assert_eq!(rules.consumer(path), consumer, "{}", path.display());
+            assert_eq!(rules.treatment(path).is_steered(), is_steered, "{}", path.display());
         }
     }
 

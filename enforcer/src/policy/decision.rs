@@ -8,7 +8,7 @@ use crate::attribution::{Owner, TaskName};
 /// The outcome for one request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// The caller owns what it asks for.
+    /// The caller owns what it asks for, or is a host service that may have it.
     Permit(Permit),
     /// It does not get it.
     Denial(DenialReason),
@@ -40,7 +40,7 @@ pub enum DenialReason {
     NoTask,
     /// No source could tell in time which task the sender's cgroup belongs to; it may ask again.
     Unresolved,
-    /// It asks for its own credentials, and its task has neither an ID nor a role.
+    /// It asks for its own credentials, and its task has neither an ID nor a role, or it is no task.
     NoRole,
     /// The ID is another task's.
     NotOwner,

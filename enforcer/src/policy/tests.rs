@@ -1,14 +1,19 @@
 //! Who gets what, by what the sources say.
 
+use std::sync::Arc;
+
 use proptest::{
-    prelude::{Just, Strategy, prop_assert_eq, prop_oneof, proptest},
+    prelude::{Just, Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest},
     sample::select,
 };
 
 use super::{AccessRequest, ApiVersion, CredentialId, Decision, DenialReason, Wanted, decide, observed};
-use crate::attribution::{
-    Attributed, Owner, SourceKind, TaskName, Tasks,
-    tests::{entry, tasks},
+use crate::{
+    attribution::{
+        Attributed, Owner, SourceKind, TaskName, Tasks,
+        tests::{entry, tasks},
+    },
+    host::treatment::Consumer,
 };
 
 fn id(text: &str) -> CredentialId {
@@ -128,6 +133,11 @@ fn any_caller() -> impl Strategy<Value = Attributed> {
     ]
 }
 
+fn consumer(execution: bool, task: bool) -> Attributed {
+    let name = "docker".into();
+    Attributed::Consumer(Arc::new(Consumer { name, execution, task }))
+}
+
 proptest! {
     #[test]
     fn only_a_known_owner_is_permitted(
@@ -140,9 +150,33 @@ proptest! {
                 ("web", "id-web" | "id-web-2") | ("batch", "id-batch")
             ),
             Attributed::UnknownSender | Attributed::AmbiguousSender | Attributed::SenderGone
-            | Attributed::SocketFromElsewhere | Attributed::NoTask | Attributed::Unresolved => false,
+            | Attributed::SocketFromElsewhere | Attributed::NoTask | Attributed::Unresolved
+            | Attributed::Consumer(_) => false,
         };
         let decision = decide(known().claims(), &caller, &request(credential));
         prop_assert_eq!(matches!(decision, Decision::Permit(_)), owns);
+    }
+
+    #[test]
+    fn a_host_service_gets_exactly_the_kinds_it_may_have(
+        execution: bool,
+        task: bool,
+        credential in select(vec!["id-web", "id-execution", "other", ""]),
+    ) {
+        let mut tasks = known();
+        let mut engine = entry("/docker/x", "x", "id-x");
+        engine.execution_ids = [id("id-execution")].into();
+        tasks.put(SourceKind::Docker, engine).unwrap();
+        let may = match credential {
+            "id-web" => task,
+            "id-execution" => execution,
+            _ => false,
+        };
+        let caller = consumer(execution, task);
+        match decide(tasks.claims(), &caller, &request(credential)) {
+            Decision::Permit(permit) => prop_assert_eq!((may, permit.credential()), (true, Some(&id(credential)))),
+            Decision::Denial(_) => prop_assert!(!may),
+        }
+        prop_assert_eq!(denied(decide(tasks.claims(), &caller, &OWN)), DenialReason::NoRole);
     }
 }

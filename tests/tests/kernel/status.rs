@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use enforcer_tests::{enter::Place, scene::Scene, topology::IMDS};
+use enforcer_tests::{cgroup, enter::Place, scene::Scene, topology::IMDS};
 use serde_json::Value;
 
 use crate::{EPERM, scene};
@@ -45,11 +45,31 @@ fn a_running_enforcer_tells_its_hooks_tasks_and_counters() {
     }
     assert_eq!(told["kernel"]["counters"]["denied"], 3);
     assert_eq!(told["service"]["pid"], scene.enforcer().pid().unwrap());
-    let tasks = told["service"]["tasks"].as_array().unwrap();
-    assert_eq!((tasks.len(), &tasks[0]["credentials"]), (2, &Value::from(1)));
+    assert_eq!(
+        (&told["service"]["tasks"], &told["service"]["conflicts"]),
+        (&2.into(), &0.into())
+    );
     for task in scene.tasks() {
         assert!(task.secrets().iter().all(|secret| !told.to_string().contains(secret)));
     }
+}
+
+#[test]
+fn a_container_that_no_source_knows_is_told() {
+    let mut scene = scene();
+    let name = format!("docker-{}.scope", "0123456789abcdef".repeat(4));
+    for parent in [
+        scene.root().join("engine"),
+        scene.cgroup_of("web").unwrap(),
+        scene.trusted(),
+    ] {
+        cgroup::create(&parent.join(&name)).unwrap();
+    }
+    let (_, told) = status(&mut scene);
+    let unclaimed = told["service"]["unclaimed"].as_array().unwrap();
+    assert_eq!(unclaimed.len(), 1, "{unclaimed:?}");
+    let expected = scene.name().join("root/engine").join(&name);
+    assert_eq!(unclaimed[0], Value::from(expected.to_str().unwrap()));
 }
 
 #[test]

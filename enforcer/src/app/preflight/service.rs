@@ -16,7 +16,7 @@ use crate::{
 
 /// What the running enforcer tells about itself; none if there is none, an error if it does not tell.
 pub(super) fn running(control_socket: &Path) -> Result<Option<Report>, Problem> {
-    match control::ask(control_socket, Command::Status) {
+    match control::ask(control_socket, &Command::Status) {
         Ok(told) => serde_json::from_value(told).map_err(|error| Problem::told(&error).warn()),
         Err(ControlError::Connect { .. }) => Ok(None),
         Err(error) => Err(Problem::told(&error).warn()),

@@ -201,8 +201,8 @@ impl Oci {
         let tasks = self.shared.registry.read();
         let said = tasks
             .said()
-            .filter(|(source, entry, _)| *source == SourceKind::Oci && is_wanted(entry));
-        said.map(|(_, entry, _)| Entry::clone(entry)).collect()
+            .filter(|said| said.source == SourceKind::Oci && is_wanted(said.entry));
+        said.map(|said| Entry::clone(said.entry)).collect()
     }
 }
 

@@ -217,10 +217,7 @@ impl World {
 
     fn tasks(&self) -> Vec<String> {
         let tasks = self.registry.read();
-        let mut said: Vec<_> = tasks
-            .said()
-            .map(|(_, entry, _)| entry.task.as_str().to_owned())
-            .collect();
+        let mut said: Vec<_> = tasks.said().map(|said| said.entry.task.as_str().to_owned()).collect();
         said.sort();
         said
     }

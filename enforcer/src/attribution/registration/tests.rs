@@ -1,0 +1,342 @@
+//! What can be registered, what is refused, and what the next enforcer knows of it.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
+
+use tempfile::TempDir;
+
+use super::{
+    super::tests::{Tree, entry},
+    RegistrationError, Registrations, Wanted,
+};
+use crate::{
+    attribution::{Cgroup, Holder, Registry, SourceKind},
+    policy::CredentialId,
+};
+
+const ID: &str = "d8f91d60-f0c6-4160-b32b-3f61089b625a";
+const CONTAINER: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+const WAIT: Duration = Duration::from_secs(1);
+
+/// A tree, a file, and who registers.
+struct World {
+    directory: TempDir,
+    tree: Tree,
+    registry: Arc<Registry>,
+    registrations: Registrations,
+}
+
+impl World {
+    fn new() -> Self {
+        let tree = Tree::of(&[
+            (1, "/"),
+            (10, "/web"),
+            (11, "/web-2"),
+            (20, "/batch"),
+            (30, "/system.slice/ssh.service"),
+        ]);
+        let directory = tempfile::tempdir().unwrap();
+        let registry = Arc::default();
+        let registrations = open(&directory, &registry, &tree).unwrap();
+        Self {
+            directory,
+            tree,
+            registry,
+            registrations,
+        }
+    }
+
+    /// What the next enforcer makes of the file.
+    fn again(mut self) -> Self {
+        self.registry = Arc::default();
+        self.registrations = open(&self.directory, &self.registry, &self.tree).unwrap();
+        self
+    }
+
+    async fn add(&mut self, wanted: Wanted) -> Result<Option<CredentialId>, RegistrationError> {
+        let trusts = |path: &Path| path.starts_with("/system.slice");
+        let outcome = self.registrations.add(wanted, trusts).await;
+        if let Err(error) = &outcome {
+            assert!(!error.to_string().contains(ID), "{error}");
+        }
+        outcome
+    }
+
+    async fn refused(&mut self, wanted: Wanted) -> String {
+        self.add(wanted).await.unwrap_err().to_string()
+    }
+
+    fn owner(&self, path: &str) -> Option<String> {
+        let is_this = |path: &Path, id| {
+            let tree = self.tree.0.lock().unwrap();
+            tree.get(&id).is_some_and(|known| Path::new(known) == path)
+        };
+        let owner = self.registry.read().owner(Path::new(path), is_this)?;
+        Some(owner.task.as_str().to_owned())
+    }
+
+    fn has(&self, credential: &CredentialId) -> String {
+        match self.registry.read().claims().holder(credential) {
+            Holder::Task(task) => task.as_str().to_owned(),
+            other @ (Holder::Execution | Holder::Nobody) => format!("{other:?}"),
+        }
+    }
+
+    /// Something else comes to the path of a cgroup.
+    fn recreate(&self, id: u64, later: u64) {
+        let mut tree = self.tree.0.lock().unwrap();
+        let path = tree.remove(&id).unwrap();
+        tree.insert(later, path);
+    }
+
+    fn file(&self) -> std::path::PathBuf {
+        self.directory.path().join("state/registrations.json")
+    }
+
+    fn edit(&self, edit: impl FnOnce(String) -> String) {
+        fs::write(self.file(), edit(fs::read_to_string(self.file()).unwrap())).unwrap();
+    }
+}
+
+fn open(directory: &TempDir, registry: &Arc<Registry>, tree: &Tree) -> Result<Registrations, RegistrationError> {
+    let path = directory.path().join("state/registrations.json");
+    Registrations::open(&path, Arc::clone(registry), tree.clone(), Arc::new([]), WAIT)
+}
+
+fn at(task: &str, cgroups: &[&str]) -> Wanted {
+    Wanted {
+        task: task.to_owned(),
+        cgroups: cgroups.iter().map(Into::into).collect(),
+        containers: Vec::new(),
+        credential_ids: Vec::new(),
+        role_arn: None,
+        execution_ids: Vec::new(),
+    }
+}
+
+fn with_role(task: &str, cgroups: &[&str]) -> Wanted {
+    Wanted {
+        role_arn: Some("arn:role".to_owned()),
+        ..at(task, cgroups)
+    }
+}
+
+fn with_id(task: &str, cgroups: &[&str]) -> Wanted {
+    Wanted {
+        credential_ids: vec![id()],
+        ..at(task, cgroups)
+    }
+}
+
+fn id() -> CredentialId {
+    CredentialId::requested(ID)
+}
+
+#[tokio::test]
+async fn a_task_with_a_role_gets_an_id_made_and_keeps_it() {
+    let mut world = World::new();
+    let made = world.add(with_role("web", &["/web"])).await.unwrap().unwrap();
+    assert_eq!(made.expose().len(), 32);
+    let changes = world.registry.changes();
+    assert_eq!(world.add(with_role("web", &["/web"])).await.unwrap().unwrap(), made);
+    assert_eq!(world.registry.changes(), changes);
+    assert_eq!(
+        (world.owner("/web/deep").unwrap(), world.has(&made)),
+        ("web".into(), "web".into())
+    );
+    let other = world.add(with_role("batch", &["/batch"])).await.unwrap().unwrap();
+    assert_ne!(other, made);
+}
+
+#[tokio::test]
+async fn registering_more_for_a_task_adds_to_it() {
+    let mut world = World::new();
+    let made = world.add(with_role("web", &["/web"])).await.unwrap();
+    assert_eq!(world.add(at("web", &["/web-2"])).await.unwrap(), made);
+    for cgroup in ["/web", "/web-2"] {
+        assert_eq!(world.owner(cgroup).unwrap(), "web");
+    }
+    let other = Wanted {
+        role_arn: Some("arn:other".to_owned()),
+        ..at("web", &["/web"])
+    };
+    assert!(world.refused(other).await.contains("with another role"));
+}
+
+#[tokio::test]
+async fn what_is_another_tasks_is_refused_with_the_reason() {
+    let mut world = World::new();
+    let configured = entry("/batch", "batch", "configured");
+    world.registry.put(SourceKind::Config, configured).unwrap();
+    world.add(with_id("web", &["/web"])).await.unwrap();
+    assert_eq!(
+        world.refused(at("other", &["/batch"])).await,
+        "cgroup /batch belongs to task \"batch\" already, by config"
+    );
+    assert_eq!(
+        world.refused(with_id("other", &["/web-2"])).await,
+        "a credential ID named for it belongs to task \"web\" already"
+    );
+    let execution = Wanted {
+        execution_ids: vec![id()],
+        ..at("other", &["/web-2"])
+    };
+    assert!(world.refused(execution).await.contains("belongs to task \"web\""));
+    assert_eq!((world.owner("/web-2"), world.has(&id())), (None, "web".to_owned()));
+}
+
+#[tokio::test]
+async fn an_execution_roles_id_is_nobodys_also_if_a_container_claims_it() {
+    let mut world = World::new();
+    let claiming = entry("/docker/x", "claiming", ID);
+    world.registry.put(SourceKind::Docker, claiming).unwrap();
+    let execution = Wanted {
+        execution_ids: vec![id()],
+        ..at("web", &["/web"])
+    };
+    assert_eq!(world.add(execution).await.unwrap(), None);
+    assert_eq!(world.has(&id()), "Execution");
+    assert!(
+        world
+            .refused(with_id("batch", &["/batch"]))
+            .await
+            .contains("execution role's")
+    );
+}
+
+#[tokio::test]
+async fn what_a_container_was_merely_given_goes_to_whom_it_is_registered_for() {
+    let mut world = World::new();
+    let claiming = entry("/docker/x", "claiming", ID);
+    world.registry.put(SourceKind::Docker, claiming).unwrap();
+    world.add(with_id("web", &["/web"])).await.unwrap();
+    assert_eq!(world.has(&id()), "web");
+}
+
+#[tokio::test]
+async fn only_cgroups_that_exist_and_are_guarded_can_be_registered() {
+    let mut world = World::new();
+    for (path, problem) in [
+        ("/nowhere", "there is no cgroup"),
+        ("/", "no path of a cgroup"),
+        ("web", "no path of a cgroup"),
+        ("/web/../batch", "no path of a cgroup"),
+        ("/system.slice/ssh.service", "is trusted"),
+    ] {
+        let refused = world.refused(at("web", &[path])).await;
+        assert!(refused.contains(problem), "{refused}");
+    }
+    assert!(world.refused(at("web", &[])).await.contains("at least one"));
+    assert!(world.refused(at("a\nb", &["/web"])).await.contains("control character"));
+}
+
+#[tokio::test]
+async fn a_container_is_registered_by_the_cgroup_its_engine_gives_it() {
+    let mut world = World::new();
+    let of = |id: &str| Wanted {
+        containers: vec![id.to_owned()],
+        ..with_role("web", &[])
+    };
+    assert!(world.refused(of(CONTAINER)).await.contains("no source knows"));
+    assert!(world.refused(of("0123")).await.contains("64 characters"));
+    let mut known = entry("/web", "docker's", "other");
+    known.id = CONTAINER.into();
+    world.registry.put(SourceKind::Docker, known).unwrap();
+    world.add(of(CONTAINER)).await.unwrap();
+    assert_eq!(world.owner("/web").unwrap(), "web");
+}
+
+#[tokio::test]
+async fn registrations_outlive_the_process() {
+    let mut world = World::new();
+    let made = world.add(with_role("web", &["/web", "/web-2"])).await.unwrap();
+    world.add(with_id("batch", &["/batch"])).await.unwrap();
+    let permissions = fs::metadata(world.file()).unwrap().permissions();
+    assert_eq!(permissions.mode() & 0o777, 0o600);
+    let mut world = world.again();
+    assert_eq!(world.add(with_role("web", &["/web"])).await.unwrap(), made);
+    assert_eq!(
+        (world.owner("/batch").unwrap(), world.has(&id())),
+        ("batch".into(), "batch".into())
+    );
+}
+
+#[tokio::test]
+async fn what_was_taken_back_keeps_its_ids_from_others_as_long_as_its_cgroups_exist() {
+    let mut world = World::new();
+    world.add(with_id("web", &["/web"])).await.unwrap();
+    world.registrations.remove("web").unwrap();
+    for _ in 0..2 {
+        assert_eq!((world.owner("/web"), world.has(&id())), (None, "web".to_owned()));
+        world = world.again();
+    }
+    assert!(
+        world
+            .refused(with_id("batch", &["/batch"]))
+            .await
+            .contains("belongs to task")
+    );
+    world.recreate(10, 99);
+    world.registry.sweep(|cgroup| super::is_gone(&world.tree, cgroup));
+    world.add(with_id("batch", &["/batch"])).await.unwrap();
+    let error = world.registrations.remove("web").unwrap_err().to_string();
+    assert!(error.contains("no task \"web\" is registered"), "{error}");
+}
+
+#[tokio::test]
+async fn a_registration_ends_with_its_last_cgroup() {
+    let mut world = World::new();
+    world.add(with_id("web", &["/web", "/web-2"])).await.unwrap();
+    world.recreate(10, 98);
+    world.registrations.take_back_gone().unwrap();
+    assert_eq!(world.owner("/web-2").unwrap(), "web");
+    assert_eq!(world.owner("/web"), None);
+    world.recreate(11, 99);
+    let mut world = world.again();
+    assert_eq!((world.owner("/web-2"), world.has(&id())), (None, "Nobody".to_owned()));
+    // The path is free for somebody else, whether it was looked at or not.
+    world.add(with_id("later", &["/web"])).await.unwrap();
+    world.recreate(98, 100);
+    world.add(with_id("last", &["/web"])).await.unwrap();
+    assert_eq!(
+        (world.owner("/web").unwrap(), world.has(&id())),
+        ("last".into(), "last".into())
+    );
+}
+
+#[tokio::test]
+async fn what_another_boot_has_left_is_not_believed() {
+    let mut world = World::new();
+    world.add(with_id("web", &["/web"])).await.unwrap();
+    world.edit(|text| text.replacen("{\"boot\":\"", "{\"boot\":\"other", 1));
+    let world = world.again();
+    assert_eq!((world.owner("/web"), world.has(&id())), (None, "Nobody".to_owned()));
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_named_and_an_unfinished_line_is_not_missed() {
+    let mut world = World::new();
+    world.add(with_id("web", &["/web"])).await.unwrap();
+    world.edit(|text| text + "{\"add\":{\"task\":\"batch\",");
+    let world = world.again();
+    assert_eq!(world.owner("/web").unwrap(), "web");
+    world.edit(|text| text.replace("credential-ids", "credentials"));
+    let error = open(&world.directory, &Arc::default(), &world.tree)
+        .unwrap_err()
+        .to_string();
+    assert!(error.starts_with("line 2 of the file"), "{error}");
+    assert!(!error.contains(ID), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_full_of_changes_is_written_anew() {
+    let mut world = World::new();
+    for _ in 0..super::journal::STALE_LINES {
+        world.add(with_id("web", &["/web"])).await.unwrap();
+        world.registrations.remove("web").unwrap();
+    }
+    world.registrations.take_back_gone().unwrap();
+    let lines = fs::read_to_string(world.file()).unwrap().lines().count();
+    assert_eq!(lines, 3);
+    let registered: Cgroup = entry("/web", "", "").cgroups[0].clone();
+    assert!(!super::is_gone(&world.tree, &registered));
+}

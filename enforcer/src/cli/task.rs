@@ -1,0 +1,291 @@
+//! `enforcer task`: the registration API from the shell, and what is known of tasks.
+
+use std::{
+    fs,
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::anyhow;
+use clap::Subcommand;
+use serde::de::DeserializeOwned;
+
+use super::{Format, print_json};
+use crate::{
+    config::load::{Flags, environment, load},
+    control::{
+        Command, ask,
+        task::{Added, Details, Holder, NewTask, Secret, Statement, Summary},
+    },
+};
+
+/// How many tasks are registered with one command to the enforcer.
+const AT_ONCE: usize = 1000;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Task {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Register a task, or more of one that is; prints what its containers get as `AWS_CONTAINER_CREDENTIALS_RELATIVE_URI`
+    ///
+    /// This is the one place where a credential ID is printed: whoever registers a task has to tell its containers. No
+    /// other command prints one, because whoever learns it could try to use it; where a task's IDs are told apart, it is
+    /// by the start of their keyed hash, as in the audit feed.
+    Add(Add),
+    /// Take the registration of a task back; its credential IDs are nobody else's as long as its cgroups exist
+    Remove(Remove),
+    /// List all tasks there are, and who knows them
+    List(List),
+    /// Tell everything about a task: what is said by whom, and whose the credential IDs are that it claims
+    Show(Show),
+}
+
+#[derive(Debug, clap::Args)]
+struct Add {
+    /// Name of the task
+    #[arg(required_unless_present = "from")]
+    task: Option<String>,
+    /// A cgroup of it, as a path within the cgroup2 mount; what is below belongs to it too
+    #[arg(long = "cgroup", value_name = "PATH")]
+    cgroups: Vec<PathBuf>,
+    /// A container of it, by its full ID
+    #[arg(long = "container", value_name = "ID")]
+    containers: Vec<String>,
+    /// A credential ID of it; other users of the host can see arguments, so better use --from
+    #[arg(long = "credential-id", value_name = "ID")]
+    credential_ids: Vec<String>,
+    /// Its role; without a credential ID, one is made
+    #[arg(long, value_name = "ARN")]
+    role_arn: Option<String>,
+    /// The credential ID of its execution role, which its engine may use and the task may not
+    #[arg(long = "execution-id", value_name = "ID")]
+    execution_ids: Vec<String>,
+    /// Register the tasks of this file ("-" is standard input): JSON objects with the keys `task`, `cgroups`, `containers`,
+    /// `credential-ids`, `role-arn` and `execution-ids`, one after the other
+    #[arg(long, value_name = "FILE", conflicts_with_all = [
+        "task", "cgroups", "containers", "credential_ids", "role_arn", "execution_ids"
+    ])]
+    from: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, clap::Args)]
+struct Remove {
+    /// Name of the task
+    task: String,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+#[derive(Debug, clap::Args)]
+struct List {
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, clap::Args)]
+struct Show {
+    /// Name of the task
+    task: String,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, clap::Args)]
+struct Common {
+    #[command(flatten)]
+    flags: Flags,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+// === impl Task ===
+
+impl Task {
+    pub(super) fn execute(self) -> anyhow::Result<ExitCode> {
+        match self.action {
+            Action::Add(add) => add.execute(),
+            Action::Remove(Remove { task, flags }) => {
+                let config = load(&flags, &environment)?;
+                ask(&config.control_socket, &Command::TaskRemove { task })?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Action::List(List { common }) => {
+                let tasks: Vec<Summary> = common.told(&Command::TaskList)?;
+                common.print(&tasks, |output| print_list(output, &tasks))
+            }
+            Action::Show(Show { task, common }) => {
+                let details: Details = common.told(&Command::TaskShow { task })?;
+                common.print(&details, |output| print_details(output, &details))
+            }
+        }
+    }
+}
+
+// === impl Add ===
+
+impl Add {
+    fn execute(self) -> anyhow::Result<ExitCode> {
+        let secrets = |ids: Vec<String>| ids.into_iter().map(Secret).collect();
+        let tasks = match (&self.from, self.task) {
+            (Some(from), _) => read(from)?,
+            (None, task) => vec![NewTask {
+                task: task.unwrap_or_default(),
+                cgroups: self.cgroups,
+                containers: self.containers,
+                credential_ids: secrets(self.credential_ids),
+                role_arn: self.role_arn,
+                execution_ids: secrets(self.execution_ids),
+            }],
+        };
+        let is_one = self.from.is_none();
+        let mut added: Vec<Added> = Vec::with_capacity(tasks.len());
+        for tasks in tasks.chunks(AT_ONCE) {
+            let tasks = tasks.to_vec();
+            let mut told: Vec<Added> = self.common.told(&Command::TaskAdd { tasks })?;
+            added.append(&mut told);
+        }
+        let errors: Vec<_> = (added.iter())
+            .filter_map(|added| Some(format!("{}: {}", added.task, added.error.as_deref()?)))
+            .collect();
+        self.common
+            .print(&added, |output| print_added(output, &added, is_one))?;
+        if errors.is_empty() {
+            Ok(ExitCode::SUCCESS)
+        } else {
+            Err(anyhow!("not registered: {}", errors.join("\n")))
+        }
+    }
+}
+
+// === impl Common ===
+
+impl Common {
+    fn told<T: DeserializeOwned>(&self, command: &Command) -> anyhow::Result<T> {
+        let config = load(&self.flags, &environment)?;
+        let told = ask(&config.control_socket, command)?;
+        serde_json::from_value(told).map_err(|error| anyhow!("the running enforcer is of another version: {error}"))
+    }
+
+    fn print(
+        &self,
+        what: &impl serde::Serialize,
+        text: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> anyhow::Result<ExitCode> {
+        let mut stdout = io::stdout().lock();
+        match self.output {
+            Format::Text => text(&mut stdout)?,
+            Format::Json => print_json(&mut stdout, what)?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn read(from: &Path) -> anyhow::Result<Vec<NewTask>> {
+    let mut text = String::new();
+    let read = if from == Path::new("-") {
+        io::stdin().read_to_string(&mut text).map(drop)
+    } else {
+        fs::read_to_string(from).map(|read| text = read)
+    };
+    let name = from.display();
+    read.map_err(|error| anyhow!("cannot read {name}: {error}"))?;
+    let tasks = serde_json::Deserializer::from_str(&text).into_iter();
+    let tasks: Result<_, _> = tasks.collect();
+    tasks.map_err(|error| anyhow!("{name} is no list of tasks: {error}"))
+}
+
+fn print_added(output: &mut dyn Write, added: &[Added], is_one: bool) -> io::Result<()> {
+    for added in added {
+        match &added.relative_uri {
+            Some(Secret(uri)) if is_one => writeln!(output, "{uri}")?,
+            Some(Secret(uri)) => writeln!(output, "{} {uri}", added.task)?,
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+fn print_list(output: &mut dyn Write, tasks: &[Summary]) -> io::Result<()> {
+    writeln!(
+        output,
+        "{:<40} {:<20} {:>10} {:>8}  {:<20} role",
+        "task", "known from", "containers", "cgroups", "credential IDs"
+    )?;
+    for task in tasks {
+        let sources: Vec<_> = task.sources.iter().map(|source| source.name()).collect();
+        let claims = match (task.leaving, task.granted, task.refused) {
+            (true, ..) => "leaving".to_owned(),
+            (false, 0, 0) => "-".to_owned(),
+            (false, granted, 0) => format!("{granted} own"),
+            (false, granted, refused) => format!("{granted} own, {refused} REFUSED"),
+        };
+        writeln!(
+            output,
+            "{:<40} {:<20} {:>10} {:>8}  {claims:<20} {}",
+            task.task,
+            sources.join(","),
+            task.containers,
+            task.cgroups,
+            task.role_arn.as_deref().unwrap_or("-")
+        )?;
+    }
+    Ok(())
+}
+
+fn print_details(output: &mut dyn Write, details: &Details) -> io::Result<()> {
+    writeln!(output, "{}", details.task)?;
+    for said in &details.said {
+        print_statement(output, &details.task, said)?;
+    }
+    for claim in &details.claims {
+        let whose = match &claim.holder {
+            Holder::Own => "its own".to_owned(),
+            Holder::Task(other) => format!("REFUSED: it is that of {other}"),
+            Holder::Execution => "REFUSED: it is an execution role's".to_owned(),
+        };
+        writeln!(output, "  credential #{}: {whose}", claim.credential)?;
+        if !claim.refused.is_empty() {
+            writeln!(output, "    also claimed, and refused, by {}", claim.refused.join(", "))?;
+        }
+    }
+    Ok(())
+}
+
+fn print_statement(output: &mut dyn Write, task: &str, said: &Statement) -> io::Result<()> {
+    let leaving = if said.leaving { ", taken back" } else { "" };
+    writeln!(
+        output,
+        "  {} says of {}{leaving}, since {}:",
+        said.source, said.id, said.created
+    )?;
+    if said.named != task {
+        writeln!(
+            output,
+            "    task {}, which something more reliable overrules",
+            said.named
+        )?;
+    }
+    for (path, id) in &said.cgroups {
+        let id = id.map_or_else(String::new, |id| format!(" (only the one with ID {id})"));
+        writeln!(output, "    cgroup {}{id}", path.display())?;
+    }
+    if let Some(role_arn) = &said.role_arn {
+        writeln!(output, "    role {role_arn}")?;
+    }
+    for (fact, value) in &said.facts {
+        writeln!(output, "    {fact} {value}")?;
+    }
+    writeln!(
+        output,
+        "    {} credential IDs, {} of execution roles",
+        said.credential_ids, said.execution_ids
+    )
+}
