@@ -73,6 +73,8 @@ impl Cli {
             Command::Run(_) => Way::Behind,
             Command::Check(_)
             | Command::Status(_)
+            | Command::Explain(_)
+            | Command::Task(_)
             | Command::Reload(_)
             | Command::Mode(_)
             | Command::Detach(_)
