@@ -28,11 +28,11 @@ use enforcer_common::{
 use tracing::warn;
 
 pub use self::{
-    cgroup_path::{ContainerId, InvalidContainerId},
+    cgroup_path::{ContainerId, InvalidContainerId, is_like_a_containers},
     claims::{Claims, Conflict, Holder},
     registration::{RegistrationError, Registrations, Wanted, is_gone},
     registry::{Alarm, Listener, Registry},
-    resolver::{Lookups, Resolution, Resolver},
+    resolver::{Depth, Lookups, Resolution, Resolver},
     source::{
         Docker, DockerConfig, DockerError, InvalidPlace, Oci, OciError, Place, Source, SourceError, SourceState,
         SourceStatus,
@@ -48,8 +48,9 @@ use crate::{
     },
 };
 
-/// How many cgroups are remembered. When there are more, remembering starts over.
+/// How many cgroups are remembered, and how many bytes of their paths. When there are more, remembering starts over.
 const CACHED_CGROUPS: usize = 65_536;
+const CACHED_BYTES: usize = 8 << 20;
 
 /// Whose connection it is, or why that is not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,15 +111,38 @@ pub struct Attributor {
     registry: Arc<Registry>,
     places: Places,
     /// Plain data, held for a lookup or an insertion only.
-    known: Mutex<HashMap<u64, Known>>,
+    known: Mutex<Cache>,
+}
+
+/// A cgroup that is nobody's as far as is known: the sources may know better.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unowned {
+    /// Its ID.
+    pub cgroup_id: u64,
+    /// Where it is.
+    pub located: Arc<Located>,
+    /// Whether it is in the cgroup of a container.
+    pub depth: Depth,
+}
+
+/// Cgroups that are remembered, by their IDs.
+#[derive(Debug, Default)]
+struct Cache {
+    known: HashMap<u64, Known>,
+    /// Of their paths.
+    bytes: usize,
 }
 
 /// A cgroup that is remembered.
 #[derive(Clone, Debug)]
 struct Known {
     located: Arc<Located>,
-    /// How many changes the registry had seen when this was looked up.
-    changes: u64,
+    /// Its path, if that is not UTF-8.
+    odd_path: Option<Arc<Path>>,
+    /// How many changes the registry had seen when this was looked up; none if it is to be looked up again.
+    changes: Option<u64>,
+    /// All sources were asked whether it is a container's of its own.
+    is_settled: bool,
 }
 
 // === impl CgroupPaths ===
@@ -166,15 +190,16 @@ impl Attributor {
             places,
             known: Mutex::default(),
         };
-        let again = |known: &Known| {
-            let path = Path::new(&*known.located.path);
-            Known {
-                located: Arc::new(other.placed(path, known.located.owner.clone())),
-                changes: known.changes,
-            }
+        let again = |known: &Known| Known {
+            located: Arc::new(other.placed(known.path(), known.located.owner.clone())),
+            ..known.clone()
         };
-        let known = self.known().iter().map(|(id, known)| (*id, again(known))).collect();
-        *other.known() = known;
+        let earlier = self.known();
+        *other.known() = Cache {
+            known: earlier.known.iter().map(|(id, known)| (*id, again(known))).collect(),
+            bytes: earlier.bytes,
+        };
+        drop(earlier);
         other
     }
 
@@ -243,19 +268,41 @@ impl Attributor {
             name.is_some_and(|name| cgroup_path::candidates(name).next().is_some())
         };
         cgroups
-            .filter(|path| is_container(path) && !self.trusts(path) && self.owner(path).is_none())
+            .filter(|path| is_container(path) && !self.trusts(path) && self.owner(path, true).is_none())
             .collect()
     }
 
     /// Those cgroups of a handshake that are nobody's as far as is known, and not a trusted host service's.
     #[must_use]
-    pub fn unowned(&self, handshake: Option<&Handshake>) -> Vec<Arc<Located>> {
+    pub fn unowned(&self, handshake: Option<&Handshake>) -> Vec<Unowned> {
         let ids = handshake.map(|handshake| [handshake.identity.cgroup_id, handshake.identity.socket_cgroup_id]);
-        let located = ids.into_iter().flatten().filter_map(|id| self.locate(id));
-        let mut unowned: Vec<_> = located.filter(|located| located.owner.is_none()).collect();
-        unowned.retain(|located| !self.trusts(Path::new(&*located.path)));
+        let unowned = |cgroup_id| {
+            let located = self.locate(cgroup_id)?;
+            let path = Path::new(&*located.path);
+            let depth = if self.registry.read().may_be_anothers(path) {
+                Depth::Nested
+            } else {
+                Depth::Outermost
+            };
+            let is_unowned = located.owner.is_none() && !self.trusts(path);
+            is_unowned.then_some(Unowned {
+                cgroup_id,
+                located,
+                depth,
+            })
+        };
+        let mut unowned: Vec<_> = ids.into_iter().flatten().filter_map(unowned).collect();
         unowned.dedup();
         unowned
+    }
+
+    /// All sources were asked about a cgroup: if it is in the cgroup of a container, it is that container's unless a source
+    /// says otherwise.
+    pub fn settle(&self, cgroup_id: u64) {
+        if let Some(known) = self.known().known.get_mut(&cgroup_id) {
+            known.is_settled = true;
+            known.changes = None;
+        }
     }
 
     /// Where a cgroup is and whose; `None` if that cannot be told.
@@ -264,44 +311,44 @@ impl Attributor {
             return None;
         }
         let changes = self.registry.changes();
-        let known = self.known().get(&cgroup_id).cloned();
-        let located = match known {
-            Some(known) if known.changes == changes => return Some(known.located),
-            Some(known) => self.again(cgroup_id, known.located),
-            None => Arc::new(self.located(&self.path_of(cgroup_id)?)),
+        let known = self.known().known.get(&cgroup_id).cloned();
+        let known = match known {
+            Some(known) if known.changes == Some(changes) => return Some(known.located),
+            Some(known) => self.again(cgroup_id, known).ok()?,
+            None => {
+                let path = self.path_of(cgroup_id).ok()??;
+                let located = Arc::new(self.placed(&path, self.owner(&path, false)));
+                Known {
+                    odd_path: (Path::new(&*located.path) != path).then(|| path.into()),
+                    located,
+                    changes: None,
+                    is_settled: false,
+                }
+            }
         };
-        let mut known = self.known();
-        if known.len() >= CACHED_CGROUPS {
-            known.clear();
-        }
-        let remembered = Known {
-            located: Arc::clone(&located),
-            changes,
-        };
-        known.insert(cgroup_id, remembered);
+        let located = Arc::clone(&known.located);
+        let changes = Some(changes);
+        self.known().remember(cgroup_id, Known { changes, ..known });
         Some(located)
     }
 
-    fn path_of(&self, cgroup_id: u64) -> Option<PathBuf> {
-        self.paths.path_of(cgroup_id).unwrap_or_else(|error| {
-            warn!(cgroup_id, %error, "cannot tell the path of a cgroup");
-            None
-        })
+    fn path_of(&self, cgroup_id: u64) -> Result<Option<PathBuf>, CgroupError> {
+        let path = self.paths.path_of(cgroup_id);
+        path.inspect_err(|error| warn!(cgroup_id, %error, "cannot tell the path of a cgroup"))
     }
 
     /// Whose a cgroup is that was known, now that something has changed. One that is gone stays whose it was: what has its
     /// path now is another one.
-    fn again(&self, cgroup_id: u64, before: Arc<Located>) -> Arc<Located> {
-        let path = Path::new(&*before.path);
-        let owner = self.owner(path);
-        if owner == before.owner || self.path_of(cgroup_id).as_deref() != Some(path) {
-            return before;
+    fn again(&self, cgroup_id: u64, before: Known) -> Result<Known, CgroupError> {
+        let path = before.path();
+        let owner = self.owner(path, before.is_settled);
+        if owner == before.located.owner || self.path_of(cgroup_id)?.as_deref() != Some(path) {
+            return Ok(before);
         }
-        Arc::new(self.placed(path, owner))
-    }
-
-    fn located(&self, path: &Path) -> Located {
-        self.placed(path, self.owner(path))
+        Ok(Known {
+            located: Arc::new(self.placed(path, owner)),
+            ..before
+        })
     }
 
     fn placed(&self, path: &Path, owner: Option<Owner>) -> Located {
@@ -313,9 +360,14 @@ impl Attributor {
         }
     }
 
-    fn owner(&self, path: &Path) -> Option<Owner> {
+    /// Whose a cgroup is. What may be a container's of its own is nobody's until that is settled.
+    fn owner(&self, path: &Path, is_settled: bool) -> Option<Owner> {
         let is_this = |path: &Path, id| matches!(self.paths.id_of(path), Ok(Some(found)) if found == id);
-        self.registry.read().owner(path, is_this)
+        let tasks = self.registry.read();
+        if !is_settled && tasks.may_be_anothers(path) {
+            return None;
+        }
+        tasks.owner(path, is_this)
     }
 
     /// Who says whose a cgroup is, most reliable first.
@@ -325,8 +377,35 @@ impl Attributor {
         self.registry.read().sources(path, is_this)
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<u64, Known>> {
+    fn known(&self) -> MutexGuard<'_, Cache> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Cache ===
+
+impl Cache {
+    fn remember(&mut self, cgroup_id: u64, known: Known) {
+        let bytes = known.located.path.len();
+        match self.known.get_mut(&cgroup_id) {
+            // Settled meanwhile.
+            Some(earlier) if earlier.is_settled && !known.is_settled => return,
+            Some(earlier) => return *earlier = known,
+            None => {}
+        }
+        if self.known.len() >= CACHED_CGROUPS || self.bytes + bytes > CACHED_BYTES {
+            *self = Self::default();
+        }
+        self.bytes += bytes;
+        self.known.insert(cgroup_id, known);
+    }
+}
+
+// === impl Known ===
+
+impl Known {
+    fn path(&self) -> &Path {
+        self.odd_path.as_deref().unwrap_or(Path::new(&*self.located.path))
     }
 }
 

@@ -1,8 +1,9 @@
 //! Claims: whose a credential ID is, where several say it is theirs.
 //!
 //! The first claim wins: one that was stated explicitly before one an engine merely passes on, then that of the older
-//! container. An ID of an execution role is nobody's, whoever claims it. Pure; the order in which claims come does not
-//! matter, except between containers of one age.
+//! container. An ID of an execution role is nobody's: who claims one that is named so already, or by its own task, does
+//! not get it, and who names another's ID so does not take it away. Pure; the order in which claims come does not matter,
+//! except between containers of one age.
 
 use std::collections::HashMap;
 
@@ -13,10 +14,22 @@ use crate::policy::CredentialId;
 
 /// Who claims which credential ID.
 #[derive(Debug, Default)]
-pub struct Claims {
-    claimed: HashMap<CredentialId, Vec<Claim>>,
-    /// IDs of execution roles, and how many containers name them.
-    execution: HashMap<CredentialId, u32>,
+pub struct Claims(HashMap<CredentialId, Claimed>);
+
+/// What an ID is claimed to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// A task's own.
+    Own,
+    /// An execution role's, which the engine uses for a task.
+    Execution,
+}
+
+/// Who says what of an ID, strongest first.
+#[derive(Debug, Default)]
+struct Claimed {
+    own: Vec<Claim>,
+    execution: Vec<Claim>,
 }
 
 /// A task's claim of an ID, by one container or several.
@@ -75,32 +88,25 @@ impl Claims {
     /// Who has an ID.
     #[must_use]
     pub fn holder(&self, credential: &CredentialId) -> Holder<'_> {
-        if self.execution.contains_key(credential) {
-            return Holder::Execution;
-        }
-        let claims = self.claimed.get(credential);
-        claims
-            .and_then(|claims| claims.first())
-            .map_or(Holder::Nobody, |claim| Holder::Task(&claim.task))
+        self.0.get(credential).map_or(Holder::Nobody, Claimed::holder)
     }
 
     /// The ID as it is kept, for who should not keep the caller's text.
     #[must_use]
     pub fn known(&self, credential: &CredentialId) -> Option<&CredentialId> {
-        let claimed = self.claimed.get_key_value(credential).map(|(known, _)| known);
-        claimed.or_else(|| self.execution.get_key_value(credential).map(|(known, _)| known))
+        self.0.get_key_value(credential).map(|(known, _)| known)
     }
 
     /// The task that an ID was stated to be of, by more than an engine that passes it on.
     #[must_use]
     pub fn stated(&self, credential: &CredentialId) -> Option<&TaskName> {
-        let claim = self.claimed.get(credential)?.first()?;
+        let claim = self.0.get(credential)?.own.first()?;
         (!claim.standing.is_passed_on).then_some(&claim.task)
     }
 
-    /// A container of a task claims an ID.
-    pub(super) fn claim(&mut self, credential: &CredentialId, task: &TaskName, standing: Standing) {
-        let claims = self.claimed.entry(credential.clone()).or_default();
+    /// A container of a task says what an ID is.
+    pub(super) fn claim(&mut self, credential: &CredentialId, of: Use, task: &TaskName, standing: Standing) {
+        let claims = self.0.entry(credential.clone()).or_default().of(of);
         match claims.iter_mut().find(|claim| claim.task == *task) {
             Some(claim) => {
                 claim.containers += 1;
@@ -116,53 +122,76 @@ impl Claims {
         claims.sort_by_key(|claim| claim.standing);
     }
 
-    /// A container of a task does not claim an ID any more.
-    pub(super) fn withdraw(&mut self, credential: &CredentialId, task: &TaskName) {
-        let Some(claims) = self.claimed.get_mut(credential) else {
+    /// A container of a task does not say so any more.
+    pub(super) fn withdraw(&mut self, credential: &CredentialId, of: Use, task: &TaskName) {
+        let Some(claimed) = self.0.get_mut(credential) else {
             return;
         };
+        let claims = claimed.of(of);
         if let Some(claim) = claims.iter_mut().find(|claim| claim.task == *task) {
             claim.containers -= 1;
         }
         claims.retain(|claim| claim.containers > 0);
-        if claims.is_empty() {
-            self.claimed.remove(credential);
-        }
-    }
-
-    /// A container names an execution role's ID.
-    pub(super) fn name_execution(&mut self, credential: &CredentialId) {
-        *self.execution.entry(credential.clone()).or_default() += 1;
-    }
-
-    /// A container that named an execution role's ID is gone.
-    pub(super) fn forget_execution(&mut self, credential: &CredentialId) {
-        if let Some(containers) = self.execution.get_mut(credential) {
-            *containers -= 1;
-            if *containers == 0 {
-                self.execution.remove(credential);
-            }
+        if claimed.own.is_empty() && claimed.execution.is_empty() {
+            self.0.remove(credential);
         }
     }
 
     /// Claims of an ID that are not granted.
     pub fn refused<'a>(&'a self, credential: &'a CredentialId) -> impl Iterator<Item = Conflict> + 'a {
-        let holder = match self.holder(credential) {
-            Holder::Task(task) => Some(task),
-            Holder::Execution | Holder::Nobody => None,
-        };
-        let claims = self.claimed.get(credential).into_iter().flatten();
-        claims
-            .filter(move |claim| Some(&claim.task) != holder)
-            .map(move |claim| Conflict {
-                credential: credential.clone(),
-                refused: claim.task.clone(),
-                holder: holder.cloned(),
-            })
+        let claimed = self.0.get(credential);
+        let refused = claimed.into_iter().flat_map(Claimed::refused);
+        refused.map(move |(refused, holder)| Conflict {
+            credential: credential.clone(),
+            refused: refused.clone(),
+            holder: holder.cloned(),
+        })
     }
 
     /// Every claim that is not granted.
     pub fn conflicts(&self) -> impl Iterator<Item = Conflict> + '_ {
-        self.claimed.keys().flat_map(|credential| self.refused(credential))
+        self.0.keys().flat_map(|credential| self.refused(credential))
+    }
+}
+
+// === impl Claimed ===
+
+impl Claimed {
+    const fn of(&mut self, of: Use) -> &mut Vec<Claim> {
+        match of {
+            Use::Own => &mut self.own,
+            Use::Execution => &mut self.execution,
+        }
+    }
+
+    fn holder(&self) -> Holder<'_> {
+        match self.own.first() {
+            _ if self.is_execution() => Holder::Execution,
+            Some(claim) => Holder::Task(&claim.task),
+            None => Holder::Nobody,
+        }
+    }
+
+    /// Whether it is an execution role's. Who says so of what another task had before is not believed: it would take the
+    /// ID away from its owner, and have the engine use it.
+    fn is_execution(&self) -> bool {
+        let holds = |naming: &Claim| {
+            self.own.first().is_none_or(|claim| {
+                !naming.standing.is_passed_on || naming.standing <= claim.standing || naming.task == claim.task
+            })
+        };
+        self.execution.iter().any(holds)
+    }
+
+    /// Who does not get what it claims, and who has it.
+    fn refused(&self) -> impl Iterator<Item = (&TaskName, Option<&TaskName>)> {
+        let (holder, claims) = match self.holder() {
+            Holder::Task(holder) => (Some(holder), [&*self.own, &*self.execution]),
+            Holder::Execution | Holder::Nobody => (None, [&*self.own, &[]]),
+        };
+        let tasks = claims.into_iter().flatten().map(|claim| &claim.task);
+        tasks
+            .filter(move |task| Some(*task) != holder)
+            .map(move |task| (task, holder))
     }
 }

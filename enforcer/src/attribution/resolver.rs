@@ -18,6 +18,9 @@ use crate::drain::Watcher;
 /// How many cgroups are looked up at once, and how many may wait for that.
 const AT_ONCE: usize = 64;
 
+/// How many of them may be in the cgroups of containers: a container that can make cgroups makes as many as it likes.
+const NESTED_AT_ONCE: usize = 8;
+
 /// How many requests may wait for an answer.
 const QUEUE: usize = 1024;
 
@@ -36,6 +39,15 @@ pub enum Resolution {
     Unknown,
 }
 
+/// Where a cgroup is that is looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// In no container's.
+    Outermost,
+    /// In that of a container.
+    Nested,
+}
+
 /// Has cgroups looked up.
 #[derive(Clone, Debug)]
 pub struct Resolver {
@@ -50,10 +62,17 @@ pub struct Lookups {
     sources: Arc<[Source]>,
     registry: Arc<Registry>,
     /// Who waits for which cgroup.
-    waiting: HashMap<Arc<Path>, Vec<oneshot::Sender<Resolution>>>,
+    waiting: HashMap<Arc<Path>, Waiting>,
     running: JoinSet<Lookup>,
     /// Cgroups no source knew, and when that was.
     unknown: HashMap<Arc<Path>, Instant>,
+}
+
+/// Who waits for a look-up that is under way.
+#[derive(Debug)]
+struct Waiting {
+    depth: Depth,
+    replies: Vec<oneshot::Sender<Resolution>>,
 }
 
 /// A look-up that is over.
@@ -68,6 +87,7 @@ struct Lookup {
 #[derive(Debug)]
 struct Request {
     cgroup: Arc<Path>,
+    depth: Depth,
     reply: oneshot::Sender<Resolution>,
 }
 
@@ -102,10 +122,10 @@ impl Resolver {
     }
 
     /// Has all sources asked about a cgroup, and waits for that.
-    pub async fn resolve(&self, cgroup: &Path) -> Resolution {
+    pub async fn resolve(&self, cgroup: &Path, depth: Depth) -> Resolution {
         let (reply, answer) = oneshot::channel();
         let cgroup = Arc::from(cgroup);
-        if self.requests.try_send(Request { cgroup, reply }).is_err() {
+        if self.requests.try_send(Request { cgroup, depth, reply }).is_err() {
             warn!("more requests wait for their cgroup's task than can be looked up");
             return Resolution::Unknown;
         }
@@ -152,16 +172,17 @@ impl Lookups {
         }
     }
 
-    fn start(&mut self, Request { cgroup, reply }: Request) {
+    fn start(&mut self, Request { cgroup, depth, reply }: Request) {
         self.unknown.retain(|_, asked| asked.elapsed() < REST);
         if self.unknown.contains_key(&cgroup) {
             answer(reply, Resolution::Complete);
             return;
         }
         if let Some(waiting) = self.waiting.get_mut(&cgroup) {
-            waiting.push(reply);
-        } else if self.running.len() < AT_ONCE {
-            self.waiting.insert(Arc::clone(&cgroup), vec![reply]);
+            waiting.replies.push(reply);
+        } else if self.has_room(depth) {
+            let replies = vec![reply];
+            self.waiting.insert(Arc::clone(&cgroup), Waiting { depth, replies });
             let (sources, registry) = (Arc::clone(&self.sources), Arc::clone(&self.registry));
             self.running
                 .spawn(async move { look_up(&sources, &registry, cgroup).await });
@@ -170,8 +191,15 @@ impl Lookups {
         }
     }
 
+    /// Whether one more may be looked up now.
+    fn has_room(&self, depth: Depth) -> bool {
+        let nested = || self.waiting.values().filter(|waiting| waiting.depth == Depth::Nested);
+        self.running.len() < AT_ONCE && (depth == Depth::Outermost || nested().count() < NESTED_AT_ONCE)
+    }
+
     fn finish(&mut self, lookup: Lookup) {
-        for reply in self.waiting.remove(&lookup.cgroup).unwrap_or_default() {
+        let waiting = self.waiting.remove(&lookup.cgroup);
+        for reply in waiting.into_iter().flat_map(|waiting| waiting.replies) {
             answer(reply, lookup.resolution);
         }
         // What is asked for again although it was known is another cgroup, in the same place.

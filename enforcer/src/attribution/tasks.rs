@@ -2,9 +2,10 @@
 //! without synchronization, without I/O, and without a clock.
 //!
 //! Of a cgroup, the deepest of those above it that something explicit is said about decides, else the deepest that an
-//! engine knows. Several sources may know one cgroup: the most reliable names the task, and the task gets what they all
-//! say together. What a source takes back stays as long as its cgroups do, owning nothing but keeping its credential IDs
-//! from others.
+//! engine knows. A container that is made in another's cgroup is one of its own: what is said of the outer one and above
+//! does not reach it. Several sources may know one cgroup: the most reliable names the task, and the task gets what they
+//! all say together. What a source takes back stays as long as its cgroups do, owning nothing but keeping its credential
+//! IDs from others.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -14,7 +15,8 @@ use std::{
 };
 
 use super::{
-    claims::{Claims, Conflict, Holder, Standing},
+    cgroup_path::is_like_a_containers,
+    claims::{Claims, Conflict, Holder, Standing, Use},
     task::{Cgroup, Entry, SourceKind, TaskName},
 };
 use crate::policy::CredentialId;
@@ -136,7 +138,6 @@ impl Tasks {
         for cgroup in &entry.cgroups {
             self.state(source, &entry, cgroup);
         }
-        entry.execution_ids.iter().for_each(|id| self.claims.name_execution(id));
         let mut conflicts = self.refused(&entry);
         conflicts.retain(|conflict| !known.contains(conflict));
         self.entries.insert(key, entry);
@@ -218,6 +219,21 @@ impl Tasks {
             role_arn: entries().find_map(|entry| entry.role_arn.clone()),
             credential: entries().find_map(|entry| entry.credential_ids.first().cloned()),
         })
+    }
+
+    /// Whether a cgroup may be that of a container nothing is said of yet, which was made in the cgroup of another one: a
+    /// name below that of the other looks like it.
+    #[must_use]
+    pub fn may_be_anothers(&self, path: &Path) -> bool {
+        let statements = |path: &Path| self.places.get(path).map(Vec::as_slice).unwrap_or_default();
+        let Some(stated) = path.ancestors().find(|path| !statements(path).is_empty()) else {
+            return false;
+        };
+        let below = path.strip_prefix(stated).unwrap_or(path);
+        below.iter().any(is_like_a_containers)
+            && stated
+                .ancestors()
+                .any(|path| statements(path).iter().any(Statement::is_containers))
     }
 
     /// Who says whose a cgroup is, most reliable first; `is_this` as in [`Self::owner`].
@@ -317,7 +333,7 @@ impl Tasks {
             cgroup_id: cgroup.id,
             is_over: false,
         };
-        self.change(&cgroup.path, source.is_explicit(), |statements| {
+        self.change(&cgroup.path, |statements| {
             statements.push(statement);
             statements.sort_by_key(|statement| statement.source);
         });
@@ -329,31 +345,23 @@ impl Tasks {
             return;
         };
         for cgroup in &entry.cgroups {
-            self.change(&cgroup.path, source.is_explicit(), |statements| {
+            self.change(&cgroup.path, |statements| {
                 statements.retain(|statement| !Arc::ptr_eq(&statement.entry, &entry));
             });
         }
-        entry
-            .execution_ids
-            .iter()
-            .for_each(|id| self.claims.forget_execution(id));
     }
 
     /// Changes what is said about a cgroup. Claims are made for whom a cgroup belongs to, so those of a cgroup whose owner
-    /// changes are withdrawn before and made again after; an explicit statement changes the owner of everything below it.
-    fn change(&mut self, path: &Path, reaches_below: bool, change: impl FnOnce(&mut Vec<Statement>)) {
-        let mut affected: Vec<Box<Path>> = vec![path.into()];
-        if reaches_below {
-            let below = self.places.range::<Path, _>((Bound::Excluded(path), Bound::Unbounded));
-            affected.extend(
-                below
-                    .map(|(path, _)| path)
-                    .take_while(|below| below.starts_with(path))
-                    .cloned(),
-            );
+    /// may change, this one and all below it, are withdrawn before and made again after.
+    fn change(&mut self, path: &Path, change: impl FnOnce(&mut Vec<Statement>)) {
+        let from = self.places.range::<Path, _>((Bound::Included(path), Bound::Unbounded));
+        let below = from.map(|(below, _)| below).take_while(|below| below.starts_with(path));
+        let mut affected: Vec<Box<Path>> = below.cloned().collect();
+        if affected.first().is_none_or(|first| **first != *path) {
+            affected.push(path.into());
         }
         for path in &affected {
-            self.for_each_claim(path, |claims, id, task, _| claims.withdraw(id, task));
+            self.for_each_claim(path, |claims, id, of, task, _| claims.withdraw(id, of, task));
         }
         let statements = self.places.entry(path.into()).or_default();
         change(statements);
@@ -365,43 +373,75 @@ impl Tasks {
         }
     }
 
-    fn for_each_claim(&mut self, path: &Path, act: impl Fn(&mut Claims, &CredentialId, &TaskName, Standing)) {
+    fn for_each_claim(&mut self, path: &Path, act: impl Fn(&mut Claims, &CredentialId, Use, &TaskName, Standing)) {
         let Some(task) = self.claimant(path) else {
             return;
         };
         for statement in self.places.get(path).into_iter().flatten() {
             let standing = Standing::new(statement.source, statement.entry.created);
-            for credential in &statement.entry.credential_ids {
-                act(&mut self.claims, credential, &task, standing);
+            let entry = &statement.entry;
+            for (of, ids) in [
+                (Use::Own, &entry.credential_ids),
+                (Use::Execution, &entry.execution_ids),
+            ] {
+                for credential in ids {
+                    act(&mut self.claims, credential, of, &task, standing);
+                }
             }
         }
     }
 
     /// For whom the claims of a cgroup are made. What was taken back goes on claiming for whom it did.
     fn claimant(&self, path: &Path) -> Option<TaskName> {
-        let ancestors = || path.ancestors().filter_map(|ancestor| self.places.get(ancestor));
-        let explicit = ancestors().find(|statements| statements.iter().any(|one| one.source.is_explicit()));
-        let statements = explicit.or_else(|| ancestors().next())?;
-        statements.first().map(|statement| statement.entry.task.clone())
+        let mut container = None;
+        for ancestor in path.ancestors() {
+            let statements = self.places.get(ancestor).map(Vec::as_slice).unwrap_or_default();
+            let is_containers = statements.iter().any(Statement::is_containers);
+            if is_containers && container.is_some() {
+                break;
+            }
+            if statements.iter().any(|statement| statement.source.is_explicit()) {
+                container = Some(statements);
+                break;
+            }
+            if is_containers {
+                container = Some(statements);
+            }
+        }
+        container?.first().map(|statement| statement.entry.task.clone())
     }
 
     /// What is said that decides whose a cgroup is, most reliable first.
     fn deciding(&self, path: &Path, is_this: impl Fn(&Path, u64) -> bool) -> Option<Vec<&Statement>> {
-        let mut passed_on = None;
+        let mut container = None;
         for ancestor in path.ancestors() {
-            let statements = self.places.get(ancestor).into_iter().flatten();
-            let holds = |statement: &&Statement| {
-                !statement.is_over && statement.cgroup_id.is_none_or(|id| is_this(ancestor, id))
+            let Some(statements) = self.places.get(ancestor) else {
+                continue;
             };
-            let holding: Vec<_> = statements.filter(holds).collect();
+            let is_meant = |statement: &&Statement| statement.cgroup_id.is_none_or(|id| is_this(ancestor, id));
+            let is_containers = statements.iter().filter(is_meant).any(Statement::is_containers);
+            if is_containers && container.is_some() {
+                break;
+            }
+            let live = statements.iter().filter(|statement| !statement.is_over);
+            let holding: Vec<_> = live.filter(is_meant).collect();
             if holding.first().is_some_and(|first| first.source.is_explicit()) {
                 return Some(holding);
             }
-            if !holding.is_empty() {
-                passed_on.get_or_insert(holding);
+            if is_containers {
+                container = Some(holding);
             }
         }
-        passed_on
+        container.filter(|holding| !holding.is_empty())
+    }
+}
+
+// === impl Statement ===
+
+impl Statement {
+    /// Whether the cgroup is that of one container, also if it was taken back.
+    const fn is_containers(&self) -> bool {
+        !self.source.is_explicit()
     }
 }
 

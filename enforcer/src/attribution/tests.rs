@@ -2,6 +2,8 @@
 
 use std::{
     collections::HashMap,
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
@@ -13,7 +15,10 @@ use enforcer_common::{
 };
 use jiff::Timestamp;
 
-use super::{Attributed, Attributor, Cgroup, CgroupPaths, Entry, Places, Registry, SourceKind, TaskName, Tasks};
+use super::{
+    Attributed, Attributor, CACHED_BYTES, CACHED_CGROUPS, Cgroup, CgroupPaths, Depth, Entry, Places, Registry,
+    SourceKind, TaskName, Tasks,
+};
 use crate::{
     config::CgroupPattern,
     host::{
@@ -163,6 +168,23 @@ fn a_change_holds_for_cgroups_that_are_known_already() {
 }
 
 #[test]
+fn who_has_the_number_of_anothers_process_is_not_the_other() {
+    let (_, _, attributor) = world();
+    let of = |cgroup_id| {
+        let mut handshake = from(cgroup_id, cgroup_id, state::CONFIRMED);
+        (handshake.identity.pid, handshake.identity.tid) = (4711, 4711);
+        attributor.attribute(Some(&handshake))
+    };
+    for (cgroup_id, task) in [(10, "web"), (20, "batch"), (10, "web")] {
+        let Attributed::Task(owner) = of(cgroup_id) else {
+            panic!("it is a task's");
+        };
+        assert_eq!(owner.task, TaskName::new(task));
+    }
+    assert_eq!(of(30), Attributed::NoTask);
+}
+
+#[test]
 fn what_comes_to_the_path_of_a_cgroup_that_is_gone_is_another_one() {
     let (tree, registry, attributor) = world();
     assert_eq!(whose(&attributor, 10, 0), "web");
@@ -223,4 +245,90 @@ fn a_missing_or_ambiguous_handshake_is_nobodys() {
         let attributed = attributor.attribute(Some(&from(10, 10, state)));
         assert_eq!(attributed, Attributed::AmbiguousSender);
     }
+}
+
+/// What the Docker engine says of a container.
+fn container(cgroup: &str, task: &str) -> Entry {
+    Entry {
+        credential_ids: [].into(),
+        ..entry(cgroup, task, "")
+    }
+}
+
+#[test]
+fn what_looks_like_a_container_in_anothers_cgroup_is_nobodys_until_that_is_settled() {
+    const OUTER: &str = "/docker/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    const INNER: &str = "/docker/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef/docker-\
+                         fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210.scope";
+    let tree = Tree::of(&[(50, OUTER), (51, INNER), (52, "/docker/other")]);
+    let registry = Arc::new(Registry::default());
+    let attributor = Attributor::new(tree, Arc::clone(&registry), Places::default());
+    registry.put(SourceKind::Docker, container(OUTER, "outer")).unwrap();
+    assert_eq!(whose(&attributor, 50, 50), "outer");
+    assert_eq!(whose(&attributor, 51, 51), "NoTask");
+    assert_eq!(whose(&attributor, 51, 50), "SocketFromElsewhere");
+    let unowned = attributor.unowned(Some(&from(51, 50, state::CONFIRMED)));
+    assert_eq!(unowned.len(), 1);
+    assert_eq!((unowned[0].cgroup_id, unowned[0].depth), (51, Depth::Nested));
+    let outermost = attributor.unowned(Some(&from(52, 52, state::CONFIRMED)));
+    assert_eq!((outermost.len(), outermost[0].depth), (1, Depth::Outermost));
+
+    attributor.settle(51);
+    assert_eq!(whose(&attributor, 51, 50), "outer");
+    // That holds after other changes, and not against what an engine says later.
+    registry
+        .put(SourceKind::Docker, container("/docker/other", "other"))
+        .unwrap();
+    assert_eq!(whose(&attributor.with(Places::default()), 51, 51), "outer");
+    registry.put(SourceKind::Docker, container(INNER, "inner")).unwrap();
+    assert_eq!(whose(&attributor, 51, 51), "inner");
+}
+
+/// A tree with one cgroup whose name is not UTF-8, and any number of others.
+#[derive(Debug)]
+struct OddTree;
+
+/// The ID of the one.
+const ODD: u64 = 7;
+
+impl CgroupPaths for OddTree {
+    fn path_of(&self, id: u64) -> Result<Option<PathBuf>, CgroupError> {
+        let name = if id == ODD {
+            vec![0xff]
+        } else {
+            format!("{id:0255}").into_bytes()
+        };
+        Ok(Some(Path::new("/docker/web").join(OsStr::from_bytes(&name))))
+    }
+
+    fn id_of(&self, _path: &Path) -> Result<Option<u64>, CgroupError> {
+        Ok(None)
+    }
+}
+
+#[test]
+fn a_cgroup_without_a_readable_name_is_not_kept_by_who_had_it() {
+    let registry = Arc::new(Registry::default());
+    let attributor = Attributor::new(OddTree, Arc::clone(&registry), Places::default());
+    registry.replace(SourceKind::Config, vec![entry("/docker/web", "web", "a")]);
+    assert_eq!(whose(&attributor, ODD, ODD), "web");
+    registry.replace(SourceKind::Config, Vec::new());
+    assert_eq!(whose(&attributor, ODD, ODD), "NoTask");
+}
+
+#[test]
+fn a_container_with_many_cgroups_does_not_fill_the_memory() {
+    let registry = Arc::new(Registry::default());
+    let attributor = Attributor::new(OddTree, registry, Places::default());
+    let cgroups = u64::try_from(CACHED_CGROUPS).unwrap();
+    for id in 1..cgroups {
+        attributor.locate(id).unwrap();
+    }
+    let cache = attributor.known();
+    let bytes: usize = cache.known.values().map(|known| known.located.path.len()).sum();
+    assert_eq!(bytes, cache.bytes);
+    assert!(
+        bytes <= CACHED_BYTES && cache.known.contains_key(&(cgroups - 1)),
+        "{bytes}"
+    );
 }

@@ -95,11 +95,13 @@ impl Gate {
         if !caller.is_in_doubt() {
             return caller;
         }
-        let unowned = self.access.borrow().attributor.unowned(sender.0.as_ref());
+        let attributor = Arc::clone(&self.access.borrow().attributor);
         let mut resolution = Resolution::Complete;
-        for located in unowned {
-            if self.resolver.resolve(Path::new(&*located.path)).await == Resolution::Unknown {
-                resolution = Resolution::Unknown;
+        for unowned in attributor.unowned(sender.0.as_ref()) {
+            let path = Path::new(&*unowned.located.path);
+            match self.resolver.resolve(path, unowned.depth).await {
+                Resolution::Complete => attributor.settle(unowned.cgroup_id),
+                Resolution::Unknown => resolution = Resolution::Unknown,
             }
         }
         match resolution {

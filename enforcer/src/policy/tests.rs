@@ -98,7 +98,7 @@ fn an_execution_roles_id_is_nobodys_whoever_claims_it() {
     let mut tasks = known();
     let mut engine = entry("/docker/x", "other", "id-other");
     engine.execution_ids = [id("id-web")].into();
-    let conflicts = tasks.put(SourceKind::Docker, engine).unwrap();
+    let conflicts = tasks.put(SourceKind::Registration, engine).unwrap();
     assert_eq!(conflicts[0].refused, TaskName::new("web"));
     for caller in ["web", "other"] {
         let decision = decide(tasks.claims(), &task(caller), &request("id-web"));

@@ -57,7 +57,8 @@ const AT_ONCE: usize = 16;
 /// How many events may wait to be looked at.
 const EVENTS: usize = 4096;
 
-/// How many containers in a path are asked about: engines in containers are not nested deeper.
+/// How many containers a path may name: engines in containers are not nested deeper. A container that can make cgroups
+/// gives them any names.
 const NESTED: usize = 4;
 
 /// How long the first wait is after the engine failed, and the longest.
@@ -168,7 +169,11 @@ impl Docker {
     /// first has it, so the first must not be learned of second.
     pub async fn find(&self, cgroup: &Path) -> Result<Vec<Entry>, DockerError> {
         let mut found = Vec::new();
-        for id in candidates(cgroup).take(NESTED) {
+        // To leave some out would be to guess: of all there are the innermost counts.
+        if candidates(cgroup).count() > NESTED {
+            return Err(DockerError::Nested { most: NESTED });
+        }
+        for id in candidates(cgroup) {
             let entry = self.container(&id).await?;
             found.extend(entry.filter(|entry| entry.cgroups.iter().any(|own| cgroup.starts_with(&own.path))));
         }
@@ -329,8 +334,8 @@ impl Docker {
         let Some(agent) = &self.agent else {
             return Ok(unproven.not_asked().into());
         };
-        let is_listed = agent.lists(id, &unproven.task).await?;
-        Ok(unproven.asked(is_listed).into())
+        let is_of_task = agent.made(id, &unproven.task).await?;
+        Ok(unproven.asked(is_of_task).into())
     }
 
     /// What the engine's containers are judged by.

@@ -160,3 +160,144 @@ fn the_engine_names_the_task_and_the_runtime_below_adds_to_it() {
     assert_eq!(holder(&tasks, "id-runtime"), "docker");
     assert_eq!(holder(&tasks, "id-engine"), "docker");
 }
+
+/// A container in the cgroup of another, as a container's maker can choose with `--cgroup-parent`.
+const INNER: &str = "/docker/1/2";
+
+#[test]
+fn a_container_in_the_cgroup_of_another_is_one_of_its_own_whatever_is_said_of_the_outer_one() {
+    let (outer, inner) = (
+        container("/docker/1", "outer", "id-1", 1),
+        container(INNER, "inner", "id-2", 2),
+    );
+    let stated = entry("/docker/1", "stated", "id");
+    let said = [
+        (SourceKind::Docker, outer),
+        (SourceKind::Docker, inner),
+        (SourceKind::Registration, stated),
+    ];
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let mut tasks = Tasks::default();
+        for at in order {
+            let (source, entry) = said[at].clone();
+            tasks.put(source, entry).unwrap();
+        }
+        assert_eq!(owner(&tasks, "/docker/1/init").unwrap(), "stated", "{order:?}");
+        assert_eq!(owner(&tasks, "/docker/1/2/init").unwrap(), "inner", "{order:?}");
+        assert_eq!(holder(&tasks, "id-1"), "stated", "{order:?}");
+        assert_eq!(holder(&tasks, "id-2"), "inner", "{order:?}");
+        // It may be stated to be somebody's nevertheless.
+        tasks.put(SourceKind::Config, entry(INNER, "nested", "id-3")).unwrap();
+        assert_eq!(owner(&tasks, "/docker/1/2/init").unwrap(), "nested", "{order:?}");
+        assert_eq!(holder(&tasks, "id-2"), "nested", "{order:?}");
+    }
+}
+
+#[test]
+fn what_is_left_of_a_container_in_the_cgroup_of_another_is_nobodys() {
+    let mut tasks = Tasks::default();
+    let inner = container(INNER, "inner", "id-2", 2);
+    tasks.put(SourceKind::Docker, inner.clone()).unwrap();
+    tasks
+        .put(SourceKind::Docker, container("/docker/1", "outer", "id-1", 1))
+        .unwrap();
+    tasks.remove(SourceKind::Docker, &inner.id);
+    assert_eq!(owner(&tasks, "/docker/1/2/init"), None);
+    assert_eq!(owner(&tasks, "/docker/1").unwrap(), "outer");
+    assert_eq!(holder(&tasks, "id-2"), "inner");
+    tasks.sweep(|_| true);
+    assert_eq!(owner(&tasks, "/docker/1/2").unwrap(), "outer");
+}
+
+#[test]
+fn only_what_looks_like_a_container_below_a_container_may_be_anothers() {
+    let id = "0123456789abcdef".repeat(4);
+    let mut tasks = Tasks::default();
+    tasks
+        .put(
+            SourceKind::Docker,
+            container(&format!("/docker/{id}"), "outer", "id-1", 1),
+        )
+        .unwrap();
+    tasks.put(SourceKind::Config, entry("/ecs/web", "web", "id-2")).unwrap();
+    tasks
+        .put(
+            SourceKind::Config,
+            entry(&format!("/docker/{id}/{id}"), "stated", "id-3"),
+        )
+        .unwrap();
+    for (path, may_be) in [
+        ("/docker/ID", false),
+        ("/docker/ID/init", false),
+        ("/docker/ID/docker/init/deep", false),
+        ("/docker/ID/ID", false),
+        ("/docker/ID/ID/init", false),
+        ("/ecs/web/ID", false),
+        ("/docker/else/ID", false),
+        ("/docker/ID/docker/ID", true),
+        ("/docker/ID/docker-ID.scope/init", true),
+        ("/docker/ID/libpod-ID", true),
+        ("/docker/ID/ID/ID", true),
+    ] {
+        assert_eq!(
+            tasks.may_be_anothers(Path::new(&path.replace("ID", &id))),
+            may_be,
+            "{path}"
+        );
+    }
+}
+
+/// One whose engine uses an execution role's ID for it.
+fn executed(cgroup: &str, task: &str, execution: &str, created: i64) -> Entry {
+    Entry {
+        credential_ids: [].into(),
+        execution_ids: [CredentialId::requested(execution)].into(),
+        ..container(cgroup, task, "", created)
+    }
+}
+
+#[test]
+fn an_execution_roles_id_is_nobodys_who_claims_it_later_or_beside_it() {
+    for (claimant, created) in [("other", 2), ("other", 1), ("executed", 0)] {
+        for is_named_first in [true, false] {
+            let mut tasks = Tasks::default();
+            let mut said = [
+                executed("/docker/1", "executed", "id", 1),
+                container("/docker/2", claimant, "id", created),
+            ];
+            if !is_named_first {
+                said.reverse();
+            }
+            for entry in said {
+                tasks.put(SourceKind::Docker, entry).unwrap();
+            }
+            assert_eq!(holder(&tasks, "id"), "execution");
+            let conflicts: Vec<_> = tasks.claims().conflicts().collect();
+            assert_eq!(conflicts.len(), 1);
+            assert_eq!(
+                (&conflicts[0].refused, &conflicts[0].holder),
+                (&TaskName::new(claimant), &None)
+            );
+        }
+    }
+}
+
+#[test]
+fn who_calls_anothers_id_an_execution_roles_does_not_take_it_away() {
+    let mut tasks = Tasks::default();
+    tasks
+        .put(SourceKind::Docker, container("/docker/1", "owner", "id", 1))
+        .unwrap();
+    let conflicts = tasks
+        .put(SourceKind::Docker, executed("/docker/2", "thief", "id", 2))
+        .unwrap();
+    assert_eq!(holder(&tasks, "id"), "owner");
+    assert_eq!(conflicts.len(), 1);
+    assert_eq!(conflicts[0].refused, TaskName::new("thief"));
+    assert_eq!(conflicts[0].holder, Some(TaskName::new("owner")));
+    // Whoever states it explicitly is believed.
+    tasks
+        .put(SourceKind::Registration, executed("/r", "registered", "id", 3))
+        .unwrap();
+    assert_eq!(holder(&tasks, "id"), "execution");
+}

@@ -127,6 +127,12 @@ pub enum DockerError {
     /// What it has told of is not known yet.
     #[error("what the Docker engine has told of could not be learned in time")]
     Behind,
+    /// A cgroup's path names more containers than can be nested.
+    #[error("a cgroup's path names more than {most} containers; it is nobody's")]
+    Nested {
+        /// How many there can be.
+        most: usize,
+    },
     /// The stream of events ended.
     #[error("the Docker engine does not tell of events any more; is it being restarted?")]
     EventsEnded,
@@ -196,6 +202,7 @@ impl DockerError {
             | Self::Driver { .. }
             | Self::Flood
             | Self::Behind
+            | Self::Nested { .. }
             | Self::EventsEnded
             | Self::Agent { .. } => false,
         }

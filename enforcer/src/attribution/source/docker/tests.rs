@@ -244,6 +244,11 @@ fn is_retrying(state: &SourceState) -> bool {
     matches!(state, SourceState::Retrying { .. })
 }
 
+/// Whether the source says that this goes wrong.
+fn says(what: &str) -> impl Fn(&SourceState) -> bool {
+    move |state| matches!(state, SourceState::Retrying { error, .. } if error.contains(what))
+}
+
 #[tokio::test]
 async fn containers_of_before_and_later_are_found_until_they_are_removed() {
     let world = World::new();
@@ -288,7 +293,9 @@ async fn what_was_said_stays_while_the_engine_is_gone() {
     engine.list(&[&web]);
     world.until(&["docker/web"], is_ready).await;
     engine.stop();
-    world.until(&["docker/web"], is_retrying).await;
+    world
+        .until(&["docker/web"], says("cannot reach the Docker engine at"))
+        .await;
     let cgroup = format!("/docker/{}", batch.as_str());
     world.find(&cgroup).await.unwrap_err();
 
@@ -317,9 +324,13 @@ async fn a_list_that_is_none_takes_nothing_back() {
             .docker
             .list(&world.docker.rules().await.unwrap(), &world.registry)
             .await;
-        state.unwrap_err();
+        let error = state.unwrap_err().to_string();
         assert_eq!(world.tasks(), ["docker/web"], "{nonsense}");
+        assert!(error.contains("containers"), "{error}");
+        world.until(&["docker/web"], |state| says(&error)(state)).await;
     }
+    engine.list(&[&web]);
+    world.until(&["docker/web"], is_ready).await;
 }
 
 #[tokio::test]
@@ -350,6 +361,18 @@ async fn an_engine_that_does_not_answer_is_not_waited_for_forever() {
     engine.answer("/info", "");
     let error = world.docker.engine.cgroup_driver().await.unwrap_err();
     assert!(matches!(error, DockerError::Timeout { .. }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_hangs_is_named_until_it_answers_again() {
+    let world = World::new();
+    let engine = Stub::start(&world.directory);
+    let web = id('a');
+    engine.make(&web, "web");
+    engine.answer("/containers/json", "");
+    world.until(&[], says("did not tell all containers within 5s")).await;
+    engine.list(&[&web]);
+    world.until(&["docker/web"], is_ready).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -406,11 +429,27 @@ async fn only_what_is_in_a_containers_own_cgroup_is_of_it() {
         (format!("/system.slice/docker-{web}.scope"), None),
         (format!("/docker/{}", "c".repeat(64)), None),
         ("/docker".to_owned(), None),
+        (format!("/docker/{web}/{0}/{0}/{0}", "c".repeat(64)), Some("docker/web")),
     ] {
         let found = world.find(&cgroup).await.unwrap();
         assert_eq!(found, task.into_iter().collect::<Vec<_>>(), "{cgroup}");
     }
     assert_eq!(world.registry.read().count(SourceKind::Docker), 0);
+}
+
+#[tokio::test]
+async fn a_container_is_not_hidden_behind_names_of_others() {
+    let world = World::new();
+    let engine = Stub::start(&world.directory);
+    let (web, intruder) = (id('a'), id('b'));
+    engine.make(&web, "web");
+    let parent = format!("/docker/{}/{1}/{1}/{1}", web.as_str(), "c".repeat(64));
+    engine.make_in(&parent, &intruder, "intruder");
+    let error = world
+        .find(&format!("{parent}/{}", intruder.as_str()))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, DockerError::Nested { .. }), "{error}");
 }
 
 #[tokio::test]
@@ -453,6 +492,5 @@ async fn an_unknown_way_to_make_cgroups_is_told() {
     let world = World::new();
     let engine = Stub::start(&world.directory);
     engine.answer("/info", &json!({"CgroupDriver": "none"}).to_string());
-    let told = |state: &SourceState| matches!(state, SourceState::Retrying { error, .. } if error.contains("\"none\""));
-    world.until(&[], told).await;
+    world.until(&[], says("\"none\"")).await;
 }
