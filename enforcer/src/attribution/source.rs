@@ -24,6 +24,9 @@ use super::{
 };
 use crate::drain::Watcher;
 
+/// How many credential IDs a container may claim: an honest one is told of one, by one variable or two.
+const MAX_CLAIMS: usize = 4;
+
 /// A source; cheap to copy.
 #[derive(Clone, Debug)]
 pub enum Source {

@@ -195,6 +195,9 @@ impl Directory {
             return Err(Refused::NoFile(path));
         }
         self.trust.require(&stat, &path)?;
+        if u64::try_from(stat.st_size).is_ok_and(|size| size > LIMIT) {
+            return Err(Refused::TooLarge(path));
+        }
         let mut bytes = Vec::new();
         let limited = File::from(descriptor).take(LIMIT + 1).read_to_end(&mut bytes);
         limited.map_err(|source| Refused::Io {
@@ -208,7 +211,7 @@ impl Directory {
         Ok(Some(Content {
             bytes,
             stamp: Stamp::of(&stat),
-            modified: Timestamp::from_second(stat.st_mtime).unwrap_or(Timestamp::UNIX_EPOCH),
+            modified: modified(&stat),
         }))
     }
 
@@ -227,6 +230,12 @@ impl Directory {
         let stat = statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW);
         stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
     }
+}
+
+/// To the nanosecond: of two containers the older is asked for.
+fn modified(stat: &Stat) -> Timestamp {
+    let nanoseconds = i32::try_from(stat.st_mtime_nsec).unwrap_or_default();
+    Timestamp::new(stat.st_mtime, nanoseconds).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 // === impl Stamp ===

@@ -11,6 +11,8 @@ use std::{
     sync::Arc,
 };
 
+use jiff::Timestamp;
+
 use super::{
     container::{Container, entry},
     file::{Content, Refused, Stamp, Trust},
@@ -56,7 +58,20 @@ struct Known {
 struct Present<'a> {
     name: &'a str,
     stamp: Stamp,
+    /// Whether an engine made its configuration for it. What no engine made may be older, and made for several.
+    is_engines: bool,
     stated: Option<&'a Stated>,
+}
+
+// === impl Present ===
+
+impl Present<'_> {
+    /// Since when there is such a container: by one clock for all that engines make, so that none seems older than it is
+    /// until the runtime has written down its state.
+    fn created(&self, content: &Content) -> Timestamp {
+        let stated = self.stated.filter(|_| !self.is_engines);
+        stated.map_or(content.modified, |stated| stated.state.created)
+    }
 }
 
 /// What has changed.
@@ -124,12 +139,9 @@ impl Scanner {
                 changes.refused.insert(path.clone(), refused);
             }
         }
-        let gone: Vec<_> = self
-            .containers
-            .keys()
-            .filter(|path| !present.contains_key(*path))
-            .cloned()
-            .collect();
+        // What cannot be looked at now stays as it was.
+        let is_gone = |path: &&PathBuf| changes.unlisted.is_none() && !present.contains_key(*path);
+        let gone: Vec<_> = self.containers.keys().filter(is_gone).cloned().collect();
         for path in &gone {
             self.forget(path, &mut changes);
         }
@@ -146,7 +158,8 @@ impl Scanner {
     /// Reads the states that are new, and forgets those that are gone.
     fn take_states(&mut self, found: Vec<Found>, changes: &mut Changes) {
         let paths: HashSet<_> = found.iter().map(|found| found.path.clone()).collect();
-        self.states.retain(|path, _| paths.contains(path));
+        self.states
+            .retain(|path, _| paths.contains(path) || changes.unlisted.is_some());
         for Found {
             path,
             kind,
@@ -196,6 +209,7 @@ impl Scanner {
             let present = Present {
                 name: &found.name,
                 stamp: found.stamp,
+                is_engines: true,
                 stated: None,
             };
             (found.path.clone(), present)
@@ -214,6 +228,7 @@ impl Scanner {
                         Present {
                             name: &stated.name,
                             stamp,
+                            is_engines: false,
                             stated: Some(stated),
                         },
                     );
@@ -281,7 +296,7 @@ impl Scanner {
                 name: present.name,
                 cgroup,
                 cgroup_id,
-                created: present.stated.map_or(content.modified, |stated| stated.state.created),
+                created: present.created(content),
                 pods_are_believed: self.pods_are_believed,
             };
             changes.put.push(entry(&container, &spec));

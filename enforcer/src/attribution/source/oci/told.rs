@@ -6,7 +6,10 @@
 
 use std::sync::Arc;
 
-use crate::{attribution::task::TaskName, policy::CredentialId};
+use crate::{
+    attribution::{source::MAX_CLAIMS, task::TaskName},
+    policy::CredentialId,
+};
 
 /// Variables that hold a path or URI ending in a credential ID.
 const CREDENTIALS: [&str; 2] = [
@@ -24,7 +27,7 @@ const TASK: &str = "enforcer.task";
 /// The longest name or ARN taken from an annotation.
 const MAX_NAME_BYTES: usize = 512;
 
-/// The credential IDs an environment claims, each once.
+/// The credential IDs an environment claims, each once; the first of them if there are too many.
 pub(super) fn credential_ids<'a>(environment: impl Iterator<Item = (&'a str, &'a str)>) -> Box<[CredentialId]> {
     let mut ids: Vec<CredentialId> = Vec::new();
     for (name, value) in environment {
@@ -36,6 +39,9 @@ pub(super) fn credential_ids<'a>(environment: impl Iterator<Item = (&'a str, &'a
             && !ids.contains(&id)
         {
             ids.push(id);
+        }
+        if ids.len() == MAX_CLAIMS {
+            break;
         }
     }
     ids.into()
@@ -81,6 +87,14 @@ mod tests {
         ] {
             assert_eq!(claimed(&[(name, value), (name, value)]), ["one"], "{value}");
         }
+    }
+
+    #[test]
+    fn a_long_environment_does_not_claim_more_than_a_few() {
+        let values: Vec<_> = (0..100).map(|number| format!("/v2/credentials/{number}")).collect();
+        let name = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI";
+        let environment: Vec<_> = values.iter().map(|value| (name, value.as_str())).collect();
+        assert_eq!(claimed(&environment), ["0", "1", "2", "3"]);
     }
 
     #[test]

@@ -1,0 +1,131 @@
+//! What the source says of itself while files are half-written, cannot be believed, or cannot be listed.
+
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+
+use tempfile::TempDir;
+
+use super::{Oci, Scans, Scope, Shared, SourceState, Status, file::Trust, place::Place, scan::Scanner};
+use crate::{
+    attribution::{CgroupPaths, Registry},
+    host::cgroupfs::CgroupError,
+};
+
+/// A tree where every cgroup there can be is there.
+#[derive(Clone, Copy, Debug)]
+struct Tree;
+
+impl CgroupPaths for Tree {
+    fn path_of(&self, _id: u64) -> Result<Option<PathBuf>, CgroupError> {
+        Ok(None)
+    }
+
+    fn id_of(&self, _path: &Path) -> Result<Option<u64>, CgroupError> {
+        Ok(Some(7))
+    }
+}
+
+/// The source, and where it looks for bundles.
+fn source() -> (TempDir, Oci) {
+    let directory = TempDir::new().unwrap();
+    let place = Place::parse(&directory.path().join("bundles/*/config.json")).unwrap();
+    let scope = Scope {
+        places: [place].into(),
+        skipped: &[],
+        pods_are_believed: false,
+        trust: Trust::own(),
+    };
+    let cgroups: Arc<dyn CgroupPaths> = Arc::new(Tree);
+    let shared = Shared {
+        registry: Arc::new(Registry::default()),
+        cgroups: Arc::clone(&cgroups),
+        scans: Mutex::new(Scans {
+            scanner: Scanner::new(scope, cgroups),
+            last: None,
+        }),
+        status: Mutex::new(Status::default()),
+    };
+    let shared = Arc::new(shared);
+    (directory, Oci { shared })
+}
+
+fn write(directory: &TempDir, name: &str, text: &str) -> PathBuf {
+    let bundle = directory.path().join("bundles").join(name);
+    fs::create_dir_all(&bundle).unwrap();
+    let path = bundle.join("config.json");
+    fs::write(&path, text).unwrap();
+    path
+}
+
+fn config(name: &str) -> String {
+    format!(r#"{{"linux":{{"cgroupsPath":"/{name}"}}}}"#)
+}
+
+#[tokio::test]
+async fn what_is_passed_over_is_told_with_the_reason_and_keeps_no_other_from_being_known() {
+    let (directory, oci) = source();
+    assert_eq!(oci.status().state, SourceState::Absent);
+    write(&directory, "good", &config("good"));
+    let half = write(&directory, "half", &config("half")[..10]);
+    symlink(half.parent().unwrap(), directory.path().join("bundles/around")).unwrap();
+    let huge = write(&directory, "huge", "");
+    fs::File::options()
+        .write(true)
+        .open(&huge)
+        .unwrap()
+        .set_len(9 << 20)
+        .unwrap();
+    let open = write(&directory, "open", &config("open"));
+    fs::set_permissions(&open, Permissions::from_mode(0o622)).unwrap();
+
+    assert_eq!(oci.find(Path::new("/good/init")).await.unwrap().len(), 1);
+    assert_eq!(oci.find(Path::new("/open")).await.unwrap(), []);
+    let status = oci.status();
+    assert_eq!((status.state, status.containers), (SourceState::Ready, 1));
+    let reasons = status.passed_over;
+    assert_eq!(reasons.len(), 4, "{reasons:?}");
+    for (path, reason) in [
+        ("/around", "symbolic link"),
+        ("/half/", "not complete, or malformed"),
+        ("/huge/", "larger than 8388608 bytes"),
+        ("/open/", "let root own it"),
+    ] {
+        let is_told = |told: &String| told.contains(path) && told.contains(reason);
+        assert!(reasons.iter().any(is_told), "{path}: {reasons:?}");
+    }
+    fs::write(&half, config("half")).unwrap();
+    assert_eq!(oci.find(Path::new("/half")).await.unwrap().len(), 1);
+    assert_eq!(oci.status().passed_over.len(), 3);
+}
+
+#[tokio::test]
+async fn while_a_directory_cannot_be_listed_nobody_is_told_that_there_is_no_container() {
+    let (directory, oci) = source();
+    write(&directory, "good", &config("good"));
+    assert_eq!(oci.find(Path::new("/good")).await.unwrap().len(), 1);
+    let is_known = || {
+        oci.shared
+            .registry
+            .read()
+            .owner(Path::new("/good"), |_, _| true)
+            .is_some()
+    };
+    let bundles = directory.path().join("bundles");
+    fs::set_permissions(&bundles, Permissions::from_mode(0o777)).unwrap();
+    for cgroup in ["/good", "/other"] {
+        oci.find(Path::new(cgroup)).await.unwrap_err();
+    }
+    assert!(is_known());
+    let SourceState::Retrying { error, .. } = oci.status().state else {
+        panic!("{:?}", oci.status());
+    };
+    assert!(error.contains("bundles can be written by others than root"), "{error}");
+    fs::set_permissions(&bundles, Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(oci.find(Path::new("/other")).await.unwrap(), []);
+    assert_eq!(oci.status().state, SourceState::Ready);
+    assert!(is_known());
+}
