@@ -34,18 +34,12 @@ pub(super) struct Agent {
     client: Client<HttpConnector, Empty<Bytes>>,
 }
 
-/// `GET /v1/tasks?dockerid=<id>`
+/// `GET /v1/tasks?dockerid=<id>`: the task that the agent made the container for. Its list of containers leaves out those
+/// that only the agent needs, as the one that keeps a task's network.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Task {
     arn: String,
-    containers: Option<Vec<Listed>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Listed {
-    docker_id: String,
 }
 
 // === impl Agent ===
@@ -61,8 +55,8 @@ impl Agent {
         Self { address, client }
     }
 
-    /// Whether the agent has a container in a task.
-    pub(super) async fn lists(&self, container: &ContainerId, task: &TaskName) -> Result<bool, DockerError> {
+    /// Whether the agent has made a container for a task.
+    pub(super) async fn made(&self, container: &ContainerId, task: &TaskName) -> Result<bool, DockerError> {
         let answer = match timeout(PATIENCE, self.task_of(container)).await {
             Ok(answer) => answer,
             Err(_late) => Err(format!("no answer within {PATIENCE:?}")),
@@ -71,10 +65,7 @@ impl Agent {
             container: container.clone(),
             problem,
         })?;
-        Ok(found.is_some_and(|found| {
-            let mut containers = found.containers.iter().flatten();
-            found.arn == task.as_str() && containers.any(|listed| listed.docker_id == container.as_str())
-        }))
+        Ok(found.is_some_and(|found| found.arn == task.as_str()))
     }
 
     async fn task_of(&self, container: &ContainerId) -> Result<Option<Task>, String> {
@@ -135,10 +126,10 @@ mod tests {
         ContainerId::parse(&"ab".repeat(32)).unwrap()
     }
 
-    /// Whether an agent that answers this lists the container in the task.
-    async fn lists(status: u16, body: String) -> Option<bool> {
+    /// Whether an agent that answers this made the container for the task.
+    async fn made(status: u16, body: String) -> Option<bool> {
         let (agent, _serving) = agent(status, body).await;
-        agent.lists(&container(), &TaskName::new(ARN)).await.ok()
+        agent.made(&container(), &TaskName::new(ARN)).await.ok()
     }
 
     fn task(arn: &str, ids: &[&str]) -> String {
@@ -147,30 +138,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_very_container_in_the_very_task_is_listed() {
+    async fn only_the_very_task_is_the_containers() {
         let (container, other) = (container(), "cd".repeat(32));
         let id = container.as_str();
-        assert_eq!(lists(200, task(ARN, &[&other, id])).await, Some(true));
-        for (arn, ids) in [
-            (ARN, &[&*other][..]),
-            ("arn:other", &[id]),
-            (ARN, &[&id[..12]]),
-            (ARN, &[]),
-            ("", &[id]),
-        ] {
-            assert_eq!(lists(200, task(arn, ids)).await, Some(false), "{arn} {ids:?}");
+        assert_eq!(made(200, task(ARN, &[&other, id])).await, Some(true));
+        // One that keeps the task's network is not listed.
+        assert_eq!(made(200, task(ARN, &[&other])).await, Some(true));
+        for arn in ["arn:other", ""] {
+            assert_eq!(made(200, task(arn, &[id])).await, Some(false), "{arn}");
         }
         let nothing = r#"{"Arn":"","KnownStatus":"","Family":"","Version":"","Containers":null}"#;
-        assert_eq!(lists(200, nothing.to_owned()).await, Some(false));
-        assert_eq!(lists(404, nothing.to_owned()).await, Some(false));
+        assert_eq!(made(200, nothing.to_owned()).await, Some(false));
+        assert_eq!(made(404, nothing.to_owned()).await, Some(false));
+        assert_eq!(made(404, task(ARN, &[id])).await, Some(false));
     }
 
     #[tokio::test]
     async fn an_agent_that_cannot_be_understood_says_nothing() {
-        assert_eq!(lists(500, String::new()).await, None);
-        assert_eq!(lists(200, "<html>".to_owned()).await, None);
-        assert_eq!(lists(200, "x".repeat(MAX_ANSWER_BYTES + 1)).await, None);
+        assert_eq!(made(500, String::new()).await, None);
+        assert_eq!(made(200, "<html>".to_owned()).await, None);
+        assert_eq!(made(200, "x".repeat(MAX_ANSWER_BYTES + 1)).await, None);
         let gone = Agent::new(([127, 0, 0, 1], 9).into());
-        gone.lists(&container(), &TaskName::new(ARN)).await.unwrap_err();
+        gone.made(&container(), &TaskName::new(ARN)).await.unwrap_err();
     }
 }

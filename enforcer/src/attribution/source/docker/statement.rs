@@ -7,7 +7,7 @@
 
 use std::{borrow::Cow, net::SocketAddrV4, path::PathBuf, sync::Arc};
 
-use super::{container::Container, place::Placing};
+use super::{super::MAX_CLAIMS, container::Container, place::Placing};
 use crate::{
     attribution::{Cgroup, Entry, Fact, TaskName},
     policy::CredentialId,
@@ -40,13 +40,15 @@ pub(super) enum Saying {
     Unproven(Box<Unproven>),
 }
 
-/// A container that says it is of an ECS task, and is not in this task's cgroup. That may be so: where the agent limits no
-/// tasks, it makes no cgroups for them.
+/// A container that says it is of an ECS task. Who may choose labels may choose the cgroup as well, so what counts is the
+/// agent's word; without an agent, that it is in the task's cgroup. Where the agent limits no tasks, it makes no cgroups
+/// for them.
 pub(super) struct Unproven {
     /// The ARN of the task.
     pub(super) task: TaskName,
     /// What is to be said if it is of this task.
     member: Entry,
+    is_in_its_cgroup: bool,
     /// No process has run in it yet.
     is_new: bool,
     own_name: TaskName,
@@ -57,18 +59,21 @@ pub(super) struct Unproven {
 impl Unproven {
     /// What is to be said now that the agent has been asked. It knows a container before it starts it, but not before it
     /// has made it.
-    pub(super) fn asked(self, is_listed: bool) -> Saying {
-        if is_listed {
+    pub(super) fn asked(self, is_of_task: bool) -> Saying {
+        if is_of_task {
             Saying::Entry(self.member)
         } else if self.is_new {
             Saying::Nothing
         } else {
-            self.forged("it is not in the cgroup of the task its labels name, and the ECS agent does not list it there")
+            self.forged("the ECS agent does not know it as one of the task that its labels name")
         }
     }
 
     /// What is to be said if there is no agent to ask.
     pub(super) fn not_asked(self) -> Saying {
+        if self.is_in_its_cgroup {
+            return Saying::Entry(self.member);
+        }
         self.forged("it is not in the cgroup of the task its labels name, and there is no ECS agent to ask")
     }
 
@@ -102,15 +107,11 @@ impl Rules {
         let task = TaskName::new(arn);
         let member = self.entry(container, cgroup, task.clone(), None);
         let task_id = arn.rsplit(['/', ':']).next().unwrap_or_default();
-        if self
-            .placing
-            .is_of_ecs_task(&container.host_config.cgroup_parent, task_id)
-        {
-            return Saying::Entry(member);
-        }
+        let parent = &container.host_config.cgroup_parent;
         Saying::Unproven(Box::new(Unproven {
             task,
             member,
+            is_in_its_cgroup: self.placing.is_of_ecs_task(parent, task_id),
             is_new: container.is_new(),
             own_name,
         }))
@@ -152,13 +153,17 @@ impl Rules {
         (name, role.map(Arc::from))
     }
 
-    /// The credential IDs it was told are its own.
+    /// The credential IDs it was told are its own; the first of them if there are too many.
     fn claims(&self, container: &Container<'_>) -> Vec<CredentialId> {
         let relative = container.variables("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI");
         let full = container.variables("AWS_CONTAINER_CREDENTIALS_FULL_URI");
         let here = full.filter_map(|uri| self.path_here(uri));
-        let mut claims: Vec<_> = relative.chain(here).filter_map(credential).collect();
-        claims.dedup();
+        let mut claims = Vec::new();
+        for claim in relative.chain(here).filter_map(credential) {
+            if claims.len() < MAX_CLAIMS && !claims.contains(&claim) {
+                claims.push(claim);
+            }
+        }
         claims
     }
 

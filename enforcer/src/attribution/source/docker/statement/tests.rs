@@ -9,7 +9,7 @@ use super::{
         container::Container,
         place::{Driver, Placing},
     },
-    Rules, Saying,
+    Rules, Saying, Unproven,
 };
 use crate::{
     attribution::{Entry, Fact},
@@ -58,6 +58,13 @@ fn entry(saying: Saying) -> Entry {
     match saying {
         Saying::Entry(entry) => entry,
         Saying::Nothing | Saying::Unproven(_) => panic!("nothing is to be said for sure"),
+    }
+}
+
+fn unproven(saying: Saying) -> Box<Unproven> {
+    match saying {
+        Saying::Unproven(unproven) => unproven,
+        Saying::Entry(_) | Saying::Nothing => panic!("it is believed"),
     }
 }
 
@@ -192,7 +199,7 @@ fn the_id_of_the_log_drivers_role_is_an_execution_roles() {
 }
 
 #[test]
-fn a_container_in_its_ecs_tasks_cgroup_is_of_the_task() {
+fn a_container_in_its_ecs_tasks_cgroup_is_of_the_task_unless_the_agent_says_otherwise() {
     let labels = json!({"com.amazonaws.ecs.task-arn": ARN, "enforcer.role-arn": ROLE, "enforcer.task": "shop"});
     let relay = json!({"com.amazonaws.ecs.task-arn": "arn:::::/service-connect-relay-1-2"});
     for (driver, labels, parent, task, path) in [
@@ -218,11 +225,16 @@ fn a_container_in_its_ecs_tasks_cgroup_is_of_the_task() {
             "/ecstasks.slice/ecstasks-service.slice/ecstasks-service-connect.slice/ecstasks-service-connect-relay.slice",
         ),
     ] {
-        let entry = entry(say(&rules(driver), &container(labels, &json!([]), parent)));
-        assert_eq!(entry.task.as_str(), task);
-        assert_eq!(entry.role_arn, None, "a task definition's labels give no role");
-        assert!(entry.cgroups[0].path.starts_with(path), "{:?}", entry.cgroups);
-        assert!(!is_forged(&entry));
+        let said = || unproven(say(&rules(driver), &container(labels, &json!([]), parent)));
+        for member in [said().asked(true), said().not_asked()].map(entry) {
+            assert_eq!(member.task.as_str(), task);
+            assert_eq!(member.role_arn, None, "a task definition's labels give no role");
+            assert!(member.cgroups[0].path.starts_with(path), "{:?}", member.cgroups);
+            assert!(!is_forged(&member));
+        }
+        // Its maker chose the label and the cgroup.
+        let forger = entry(said().asked(false));
+        assert!(forger.task.as_str() == "docker/shop-web" && is_forged(&forger));
     }
 }
 
@@ -231,10 +243,7 @@ fn outside_the_tasks_cgroup_only_the_agent_can_tell() {
     let rules = rules(Driver::Systemd);
     let labels = json!({"com.amazonaws.ecs.task-arn": ARN, "enforcer.role-arn": ROLE});
     let claim = json!(["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI=/v2/credentials/one"]);
-    let unproven = |parent: &str| match say(&rules, &container(&labels, &claim, parent)) {
-        Saying::Unproven(unproven) => unproven,
-        Saying::Entry(_) | Saying::Nothing => panic!("it is believed"),
-    };
+    let unproven = |parent: &str| unproven(say(&rules, &container(&labels, &claim, parent)));
     for parent in ["", "system.slice", "ecstasks-0123456789abcdef.slice", "ecstasks.slice"] {
         assert_eq!(entry(unproven(parent).asked(true)).task.as_str(), ARN);
         for refused in [unproven(parent).asked(false), unproven(parent).not_asked()] {
@@ -251,9 +260,7 @@ fn outside_the_tasks_cgroup_only_the_agent_can_tell() {
 fn of_a_container_that_the_agent_may_not_know_yet_nothing_is_said() {
     let labels = json!({"com.amazonaws.ecs.task-arn": ARN});
     let text = container(&labels, &json!([]), "").replace("running", "created");
-    let Saying::Unproven(unproven) = say(&rules(Driver::Systemd), &text) else {
-        panic!("it is believed");
-    };
+    let unproven = unproven(say(&rules(Driver::Systemd), &text));
     assert!(matches!(unproven.asked(false), Saying::Nothing));
 }
 
