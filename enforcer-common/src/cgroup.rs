@@ -2,7 +2,7 @@
 //! which one counts when several ancestors are known.
 
 /// Deepest level of the cgroup tree the kernel side looks at; level 0 is the hierarchy's root. The user side refuses to
-/// classify a cgroup below it, because such an entry would never be seen.
+/// classify a cgroup below it, because such an entry would never be seen; so nothing below it is trusted.
 pub const MAX_LEVEL: u32 = 15;
 
 /// What the processes of a cgroup are.
@@ -86,6 +86,16 @@ impl Treatment {
         }
     }
 
+    /// The same, but not trusted.
+    #[inline(always)]
+    #[must_use]
+    pub const fn guarded(self) -> Self {
+        Self {
+            class: CgroupClass::Guarded,
+            ..self
+        }
+    }
+
     /// Whether connections to the credential endpoint are taken to the enforcer: those of everything guarded are.
     #[inline(always)]
     #[must_use]
@@ -101,8 +111,8 @@ impl Treatment {
     }
 }
 
-/// Classifies a cgroup by its ancestry: the deepest known ancestor wins, nobody known means guarded. Gives the number of
-/// a [`Treatment`].
+/// Classifies a cgroup by its ancestry: the deepest known ancestor wins, nobody known means guarded, and so does what is
+/// deeper than can be looked at. Gives the number of a [`Treatment`].
 ///
 /// `ancestor_at` gives the cgroup ID at a level (0 where the cgroup is not that deep, or where there is no cgroup at
 /// all), `known` the number in the class map. Both sides run this very function: in the kernel the closures are a
@@ -120,6 +130,9 @@ pub fn classify(mut ancestor_at: impl FnMut(u32) -> u64, mut known: impl FnMut(u
             treatment = raw;
         }
         level += 1;
+    }
+    if level > MAX_LEVEL && ancestor_at(level) != 0 {
+        return Treatment::from_raw(treatment).guarded().to_raw();
     }
     treatment
 }
@@ -168,6 +181,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_too_deep_to_be_looked_at_is_guarded() {
+        let path: Vec<u64> = (1..40).collect();
+        let known = HashMap::from([(5, HOST)]);
+        let (seen, deeper) = (MAX_LEVEL as usize + 1, MAX_LEVEL as usize + 2);
+        assert_eq!(class(&path[..seen], &known), CgroupClass::Host);
+        assert_eq!(class(&path[..deeper], &known), CgroupClass::Guarded);
+    }
+
+    #[test]
     fn a_class_number_from_the_future_is_guarded() {
         assert_eq!(class(&[1, 5], &HashMap::from([(5, 77)])), CgroupClass::Guarded);
     }
@@ -198,7 +220,8 @@ mod tests {
             known in hash_map(1_u64..40, 1_u32..3, 0..20),
         ) {
             let seen: Vec<u64> = path.iter().copied().take(MAX_LEVEL as usize + 1).collect();
-            let expected = seen.iter().rev().find_map(|id| known.get(id)).copied();
+            let found = seen.iter().rev().find_map(|id| known.get(id)).copied();
+            let expected = found.filter(|_| seen.len() == path.len());
             prop_assert_eq!(class(&path, &known), expected.map_or(CgroupClass::Guarded, CgroupClass::from_raw));
         }
     }

@@ -12,7 +12,13 @@ use super::{
     UpstreamMode, consumers, protect, raw, sources, tasks,
 };
 
-const HOST_CGROUPS: [&str; 3] = ["/init.scope", "/user.slice", "/system.slice/*.service"];
+/// Services and logins, and no slice: engines are told slices to make containers in.
+const HOST_CGROUPS: [&str; 4] = [
+    "/init.scope",
+    "/system.slice/*.service",
+    "/user.slice/*/session-*.scope",
+    "/user.slice/*/user@*.service",
+];
 /// Where services and users keep containers of their own: Podman quadlets, and the rootless engines.
 const GUARDED_CGROUPS: [&str; 4] = [
     "/system.slice/*/libpod-payload-*",

@@ -13,7 +13,7 @@ use std::{
 
 use procfs::{ProcResult, process::Process};
 
-use crate::sys;
+use crate::{attribution::is_like_a_containers, sys};
 
 /// What goes wrong with the cgroup tree.
 #[derive(Debug, thiserror::Error)]
@@ -140,7 +140,8 @@ impl CgroupFs {
         }
     }
 
-    /// Every cgroup below a directory of the mount, by its path relative to the mount. One that vanishes meanwhile has none.
+    /// Every cgroup below a directory of the mount, by its path relative to the mount, except what is below what looks like a
+    /// container's: a container may make as many as it likes. One that vanishes meanwhile has none.
     #[must_use]
     pub fn below(&self, directory: &Path) -> Vec<PathBuf> {
         let mut found = Vec::new();
@@ -150,7 +151,9 @@ impl CgroupFs {
             let children = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
             for child in children.map(|entry| entry.path()) {
                 found.extend(self.relative(&child));
-                left.push(child);
+                if !child.file_name().is_some_and(is_like_a_containers) {
+                    left.push(child);
+                }
             }
         }
         found

@@ -21,7 +21,9 @@ use tokio::{
 };
 
 use super::{HostError, cgroupfs::CgroupFs, treatment::Rules};
-use crate::{bpf::Classes, config::CgroupPattern, drain::Watcher, sys::readiness::readable};
+use crate::{
+    attribution::is_like_a_containers, bpf::Classes, config::CgroupPattern, drain::Watcher, sys::readiness::readable,
+};
 
 /// How often the tree is read where it cannot be watched.
 const RESCAN: Duration = Duration::from_secs(1);
@@ -173,7 +175,29 @@ impl ClassWatch {
         for pattern in self.rules.patterns() {
             self.find(pattern, &mut matches);
         }
+        let host = |(_, (path, treatment)): (_, &(PathBuf, Treatment))| {
+            (treatment.class == CgroupClass::Host).then(|| self.cgroups.absolute(path))
+        };
+        let trusted: Vec<_> = matches.cgroups.iter().filter_map(host).collect();
+        for directory in trusted {
+            self.find_containers(directory, &mut matches);
+        }
         matches
+    }
+
+    /// Finds what looks like containers below a trusted cgroup: they are not trusted with it.
+    fn find_containers(&self, trusted: PathBuf, matches: &mut Matches) {
+        let mut left = vec![trusted];
+        while let Some(directory) = left.pop() {
+            for child in children(&directory) {
+                match self.cgroups.relative(&child) {
+                    Some(path) if is_too_deep(&path) => {}
+                    Some(path) if child.file_name().is_some_and(is_like_a_containers) => self.found(&path, matches),
+                    Some(_) | None => left.push(child),
+                }
+            }
+            matches.parents.insert(directory);
+        }
     }
 
     fn find_exactly(&self, path: &Path, matches: &mut Matches) {
@@ -214,7 +238,7 @@ impl ClassWatch {
     }
 
     fn found(&self, path: &Path, matches: &mut Matches) {
-        if path.components().count() > MAX_LEVEL as usize + 1 {
+        if is_too_deep(path) {
             tracing::error!(cgroup = %path.display(), "too deep in the cgroup tree to be classified, it stays guarded");
             return;
         }
@@ -273,6 +297,11 @@ impl ClassControl {
     pub fn classified(&self) -> Vec<Classified> {
         self.classified.borrow().clone()
     }
+}
+
+/// Whether the kernel side does not look at a cgroup, so that it is guarded whatever is said about it.
+fn is_too_deep(path: &Path) -> bool {
+    path.components().count() > MAX_LEVEL as usize + 1
 }
 
 fn open_inotify() -> io::Result<AsyncFd<OwnedFd>> {

@@ -9,11 +9,13 @@ use std::{
 
 use enforcer_common::cgroup::{CgroupClass, MAX_LEVEL, Treatment};
 
-use crate::config::CgroupPattern;
+use crate::{attribution::is_like_a_containers, config::CgroupPattern};
 
 /// What is said about cgroups.
 ///
-/// Each says something about itself and everything below it; what it leaves out holds as it does above it.
+/// Each says something about itself and everything below it; what it leaves out holds as it does above it. Trust alone ends
+/// at what looks like a container's cgroup: engines let who makes a container choose where its cgroup is, also in that of a
+/// trusted service. A container is trusted only if something is said about its very cgroup.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     exact: HashMap<PathBuf, Says>,
@@ -97,8 +99,15 @@ impl Rules {
     #[must_use]
     pub fn treatment(&self, path: &Path) -> Treatment {
         let ancestors: Vec<_> = path.ancestors().collect();
+        let is_too_deep = ancestors.len() > MAX_LEVEL as usize + 1;
         let seen = ancestors.into_iter().rev().take(MAX_LEVEL as usize + 1);
-        seen.fold(Treatment::default(), |above, path| self.about(path).over(above))
+        let treatment = seen.fold(Treatment::default(), |above, path| {
+            let says = self.about(path);
+            let is_container = path.file_name().is_some_and(is_like_a_containers);
+            let class = says.class.or_else(|| is_container.then_some(CgroupClass::Guarded));
+            Says { class, ..says }.over(above)
+        });
+        if is_too_deep { treatment.guarded() } else { treatment }
     }
 
     /// Paths that are said something about.
@@ -273,8 +282,40 @@ mod tests {
     }
 
     #[test]
+    fn trust_ends_at_a_container_wherever_its_maker_puts_it() {
+        let id = "0123456789abcdef".repeat(4);
+        let agent = format!("/system.slice/docker.service/{}", id.replace('0', "1"));
+        let rules = rules(&[("/system.slice/*.service", HOST), ("/user.slice", HOST), (&agent, HOST)]);
+        for (path, class) in [
+            ("/system.slice/docker.service/init", CgroupClass::Host),
+            ("/system.slice/ssh.service/ID", CgroupClass::Guarded),
+            (
+                "/system.slice/ssh.service/deep/down/docker-ID.scope/init",
+                CgroupClass::Guarded,
+            ),
+            ("/user.slice/docker-ID.scope", CgroupClass::Guarded),
+            (
+                "/user.slice/user-1.slice/user@1.service/app.slice/x.service/libpod-payload-ID",
+                CgroupClass::Guarded,
+            ),
+            (
+                "/user.slice/user-1.slice/user@1.service/app.slice/x.service",
+                CgroupClass::Host,
+            ),
+            // One that is named is trusted.
+            (&agent, CgroupClass::Host),
+        ] {
+            assert_eq!(treatment(&rules, &path.replace("ID", &id)).0, class, "{path}");
+        }
+    }
+
+    #[test]
     fn what_the_kernel_cannot_see_is_not_said_here_either() {
-        let deep = "/x".repeat(MAX_LEVEL as usize + 1);
-        assert_eq!(treatment(&rules(&[(&deep, HOST)]), &deep).0, CgroupClass::Guarded);
+        let deepest = "/x".repeat(MAX_LEVEL as usize);
+        let deeper = format!("{deepest}/x");
+        assert_eq!(treatment(&rules(&[(&deeper, HOST)]), &deeper).0, CgroupClass::Guarded);
+        let rules = rules(&[("/x", HOST)]);
+        assert_eq!(treatment(&rules, &deepest).0, CgroupClass::Host);
+        assert_eq!(treatment(&rules, &deeper).0, CgroupClass::Guarded);
     }
 }

@@ -1,20 +1,24 @@
 //! cgroup/connect4 and cgroup/connect6.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::{
+    net::{Ipv6Addr, SocketAddr},
+    path::Path,
+};
 
 use enforcer_common::{
+    cgroup::MAX_LEVEL,
     event::{Hook, Outcome},
     verdict::Reason,
 };
 use enforcer_tests::{
-    actor::{Actor, Family},
+    actor::{Actor, Attempt, Family},
     cgroup,
     imds::{ROLE, instance_role},
     scene::Scene,
     topology::{BRIDGE_V4, ENDPOINT, IMDS, IMDS_MAPPED, IMDS_OVER_V6, PACKET_STEER, STEER},
 };
 
-use crate::{EPERM, NOBODY_THERE, assert_nothing_reached_the_metadata_service, recorded, scene};
+use crate::{EPERM, NOBODY_THERE, REFUSAL, assert_nothing_reached_the_metadata_service, recorded, scene};
 
 fn cannot_connect_to_the_metadata_service(scene: &mut Scene, actor: &mut Actor) {
     for (address, hook) in [
@@ -67,6 +71,78 @@ fn a_cgroup_nobody_configured_is_guarded() {
     stranger.join(&unknown).unwrap();
     assert_eq!(stranger.connect(IMDS).unwrap(), EPERM);
     assert_nothing_reached_the_metadata_service(&mut scene);
+}
+
+/// How engines call a container's cgroup.
+const CONTAINER: &str = "docker-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.scope";
+
+#[test]
+fn a_container_in_the_cgroup_of_a_trusted_service_is_not_trusted() {
+    let mut scene = Scene::builder().task("web").prepare().unwrap();
+    let service = scene.trusted().join("some.service");
+    let containers = [service.join(CONTAINER), service.join("deep/down").join(CONTAINER)];
+    for cgroup in &containers {
+        cgroup::create(cgroup).unwrap();
+    }
+    scene.enforcer().start().unwrap();
+    for cgroup in containers.iter().chain([&containers[0].join("init")]) {
+        cgroup::create(cgroup).unwrap();
+        let mut container = scene
+            .start(cgroup, scene.host_network(), BRIDGE_V4, Actor::start)
+            .unwrap();
+        assert_eq!(container.connect(IMDS).unwrap(), EPERM, "{}", cgroup.display());
+        assert_eq!(container.get("/v2/credentials/self").unwrap().body_text(), REFUSAL);
+    }
+    assert_nothing_reached_the_metadata_service(&mut scene);
+    // What is called otherwise is the service.
+    let mut part = scene
+        .start(&service.join("deep"), scene.host_network(), BRIDGE_V4, Actor::start)
+        .unwrap();
+    assert_eq!(part.connect(IMDS).unwrap(), Attempt::Done);
+}
+
+#[test]
+fn a_container_that_comes_into_the_cgroup_of_a_trusted_service_is_not_trusted() {
+    let mut scene = scene();
+    let service = scene.trusted().join("new.service");
+    for below in ["", "and/new/parts"] {
+        let cgroup = service.join(below).join(CONTAINER);
+        cgroup::create(&cgroup).unwrap();
+        let relative = cgroup.strip_prefix(cgroup::mount().unwrap()).unwrap();
+        while !is_classified(&mut scene, relative) {}
+        let mut container = scene
+            .start(&cgroup, scene.host_network(), BRIDGE_V4, Actor::start)
+            .unwrap();
+        assert_eq!(container.connect(IMDS).unwrap(), EPERM, "{}", cgroup.display());
+    }
+    assert_nothing_reached_the_metadata_service(&mut scene);
+}
+
+/// Whether the enforcer has told the kernel something about a cgroup.
+fn is_classified(scene: &mut Scene, cgroup: &Path) -> bool {
+    let status = scene.enforcer().run(["status", "-o", "json"]).unwrap();
+    let text = String::from_utf8(status.stdout).unwrap();
+    text.contains(&format!("\"path\": \"/{}\"", cgroup.display()))
+}
+
+#[test]
+fn what_is_too_deep_in_the_cgroup_of_a_trusted_service_is_not_trusted() {
+    let scene = scene();
+    let mut deep = scene.trusted();
+    let levels = deep
+        .strip_prefix(cgroup::mount().unwrap())
+        .unwrap()
+        .components()
+        .count();
+    deep.extend(std::iter::repeat_n("x", MAX_LEVEL as usize - levels));
+    for (cgroup, is_trusted) in [(deep.clone(), true), (deep.join("x"), false)] {
+        cgroup::create(&cgroup).unwrap();
+        let mut process = scene
+            .start(&cgroup, scene.host_network(), BRIDGE_V4, Actor::start)
+            .unwrap();
+        let expected = if is_trusted { Attempt::Done } else { EPERM };
+        assert_eq!(process.connect(IMDS).unwrap(), expected, "{}", cgroup.display());
+    }
 }
 
 #[test]
