@@ -98,6 +98,7 @@ pub fn check(config: &Config) -> Vec<Finding> {
         ),
         finding("audit output", audit_output(&config.audit.output)),
         finding("audit key", audit_key(&config.audit.key_file)),
+        finding("registrations", registered(config)),
         finding("credentials files", credentials_files(&config.upstream)),
         finding("endpoint address", network::endpoint_address(config)),
         finding("firewall", network::firewall(config)),
@@ -277,6 +278,16 @@ fn audit_key(path: &Path) -> Outcome {
     match check_key(path) {
         Ok(()) if path.exists() => Ok(format!("credential IDs are hidden by the key {}", path.display())),
         Ok(()) => Ok(format!("a key will be made: {}", path.display())),
+        Err(error) => Err(Problem::told(&error)),
+    }
+}
+
+fn registered(config: &Config) -> Outcome {
+    match registrations(config) {
+        Ok(()) => Ok(format!(
+            "what is registered is kept in {}",
+            config.registrations.display()
+        )),
         Err(error) => Err(Problem::told(&error)),
     }
 }
