@@ -240,20 +240,21 @@ pub(super) fn set_value<T: Copy>(socket: &OwnedFd, level: i32, option: i32, valu
 fn crowd(to: SocketAddr, connections: u32, targets: &[String]) -> io::Result<Answer> {
     let mut clients = Vec::new();
     for _ in 0..connections {
-        // Not one after the other: on a busy machine the first ones would be idle for so long that the server closes them.
+        // All at once: on a busy machine, who asks one after the other is idle for so long that the server closes the
+        // connection.
         let socket = tcp_socket(Family::of(to))?;
         start_connection(&socket, None, to, Patience::Leave)?;
-        let client = TcpStream::from(socket);
+        let mut client = TcpStream::from(socket);
         client.set_nonblocking(false)?;
         client.set_read_timeout(Some(4 * patience()?))?;
+        for target in targets {
+            Request::get(target).send(&mut client)?;
+        }
         clients.push(client);
     }
     let mut counts = BTreeMap::new();
-    for target in targets {
-        for client in &mut clients {
-            Request::get(target).send(client)?;
-        }
-        for client in &mut clients {
+    for client in &mut clients {
+        for _ in targets {
             let response = Response {
                 headers: Vec::new(),
                 ..Response::receive(client)?
