@@ -4,7 +4,6 @@
 //! are actors. There is no registry: their image has only links into `/usr`, which is this machine's, read-only.
 
 use std::{
-    cell::Cell,
     collections::BTreeMap,
     ffi::OsStr,
     fs,
@@ -12,6 +11,7 @@ use std::{
     os::unix::fs::symlink,
     path::PathBuf,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     thread,
 };
 
@@ -57,7 +57,7 @@ pub struct Docker {
     socket: PathBuf,
     /// The cgroup of each task in the hierarchy.
     tasks: BTreeMap<String, PathBuf>,
-    containers: Cell<u32>,
+    containers: AtomicU32,
 }
 
 // === impl Iptables ===
@@ -95,7 +95,7 @@ impl Docker {
                 .iter()
                 .map(|task| (task.name.clone(), scene.name().join(&task.cgroup)))
                 .collect(),
-            containers: Cell::new(0),
+            containers: AtomicU32::new(0),
         };
         docker.import_image(scene)?;
         Ok(docker)
@@ -129,7 +129,7 @@ impl Docker {
             .tasks
             .get(task)
             .with_context(|| format!("the scene has no task {task}"))?;
-        let number = self.containers.replace(self.containers.get() + 1);
+        let number = self.containers.fetch_add(1, Ordering::Relaxed);
         let parent = format!("--cgroup-parent={}", cgroup.display());
         let options: Vec<_> = [&*parent].into_iter().chain(options.iter().copied()).collect();
         self.run_named(&format!("{task}-{number}"), network, &options)

@@ -9,6 +9,7 @@ use enforcer_tests::{actor::Actor, scene::Scene};
 mod engines {
     mod containerd;
     mod docker;
+    mod forgery;
     mod podman;
     mod runc;
 }

@@ -17,22 +17,22 @@ use nix::errno::Errno;
 const REFUSED: u16 = 400;
 
 /// The caller's own credentials.
-const OWN: &str = "/v2/credentials/self";
+pub(super) const OWN: &str = "/v2/credentials/self";
 
 /// Asks for what the environment says, first of all.
-const ASK: &str = r#"exec 3<>/dev/tcp/169.254.170.2/80 &&
+pub(super) const ASK: &str = r#"exec 3<>/dev/tcp/169.254.170.2/80 &&
     printf 'GET %s HTTP/1.1\r\nHost: 169.254.170.2\r\nConnection: close\r\n\r\n' "$AWS_CONTAINER_CREDENTIALS_RELATIVE_URI" >&3 &&
     cat <&3"#;
 
 /// A running enforcer that knows two roles and no task, then an engine.
-fn scene() -> (Scene, Docker) {
+pub(super) fn scene() -> (Scene, Docker) {
     let scene = Scene::builder().role("web").role("batch").start().unwrap();
     let docker = Docker::start(&scene, Iptables::Nft).unwrap();
     (scene, docker)
 }
 
 /// Options that give a container a role and tell it to ask for its own credentials.
-fn with_role(scene: &Scene, role: &str) -> [String; 2] {
+pub(super) fn with_role(scene: &Scene, role: &str) -> [String; 2] {
     [
         format!("--label=enforcer.role-arn={}", scene.role(role).unwrap().role_arn),
         asking(OWN),
@@ -40,12 +40,12 @@ fn with_role(scene: &Scene, role: &str) -> [String; 2] {
 }
 
 /// The option that tells a container where to ask.
-fn asking(path: &str) -> String {
+pub(super) fn asking(path: &str) -> String {
     format!("--env=AWS_CONTAINER_CREDENTIALS_RELATIVE_URI={path}")
 }
 
 /// A container with a role, and further options.
-fn run(scene: &Scene, docker: &Docker, [name, role, network]: [&str; 3], options: &[&str]) -> Container {
+pub(super) fn run(scene: &Scene, docker: &Docker, [name, role, network]: [&str; 3], options: &[&str]) -> Container {
     let [label, environment] = with_role(scene, role);
     let options: Vec<_> = [&*label, &environment]
         .into_iter()
@@ -55,7 +55,7 @@ fn run(scene: &Scene, docker: &Docker, [name, role, network]: [&str; 3], options
 }
 
 #[track_caller]
-fn assert_has_only(scene: &Scene, container: &mut Actor, role: &str) {
+pub(super) fn assert_has_only(scene: &Scene, container: &mut Actor, role: &str) {
     let answer = container.get(OWN).unwrap();
     assert!(scene.role(role).unwrap().is_served_by(&answer), "{answer:?}");
     let foreign = container
@@ -65,13 +65,13 @@ fn assert_has_only(scene: &Scene, container: &mut Actor, role: &str) {
 }
 
 #[track_caller]
-fn assert_is_refused(answer: &Response) {
+pub(super) fn assert_is_refused(answer: &Response) {
     assert_eq!(answer.status, REFUSED, "{answer:?}");
 }
 
 /// What a script got is a role's credentials.
 #[track_caller]
-fn assert_got(scene: &Scene, answer: &str, role: &str) {
+pub(super) fn assert_got(scene: &Scene, answer: &str, role: &str) {
     let body = scene.role(role).unwrap().body();
     assert!(
         answer.starts_with("HTTP/1.1 200 ") && answer.ends_with(&body),

@@ -40,6 +40,7 @@ pub(super) fn ensure_engines() -> Result<()> {
         ("iptables", "iptables"),
         ("containerd", "containerd"),
         ("runc", "runc"),
+        ("crun", "crun"),
         ("podman", "podman"),
     ];
     if programs.iter().all(|(program, _)| is_there(program)) {
