@@ -11,6 +11,7 @@
 
 mod agent;
 mod client;
+mod connection;
 mod container;
 mod objects;
 mod place;
@@ -20,11 +21,14 @@ use std::{
     collections::HashSet,
     net::{SocketAddr, SocketAddrV4},
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
+    vec,
 };
 
-use futures_util::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use tokio::{
     sync::{Notify, mpsc, oneshot, watch},
@@ -36,7 +40,7 @@ use tracing::{debug, info, warn};
 pub use self::client::DockerError;
 use self::{
     agent::Agent,
-    client::{Engine, Events},
+    client::{Asker, Engine, Events},
     place::{Driver, Placing},
     statement::{Rules, Saying},
 };
@@ -109,6 +113,15 @@ enum Happened {
     To(ContainerId),
     /// Somebody wants to know when all that is before this is done.
     Asked(oneshot::Sender<()>),
+}
+
+/// Containers that are asked about by several at once.
+struct Round {
+    rules: Rules,
+    /// Those nobody has asked about yet.
+    ids: Mutex<vec::IntoIter<ContainerId>>,
+    /// How often the engine has failed.
+    failures: AtomicUsize,
 }
 
 /// What is known of the engine.
@@ -209,14 +222,14 @@ impl Docker {
             Err(error) if error.is_absence() && !self.state().has_been => return Ok(None),
             Err(error) => return Err(error),
         };
-        match self.ask(&rules, id).await? {
+        match self.ask(&mut self.engine.asker(), &rules, id).await? {
             Said::Entry(entry) => Ok(Some(entry)),
             Said::Nothing | Said::Gone => Ok(None),
         }
     }
 
     /// Keeps the registry up to date until the drain.
-    pub async fn run(&self, registry: &Registry, mut drain: Watcher) {
+    pub async fn run(self: &Arc<Self>, registry: &Registry, mut drain: Watcher) {
         let [first, most] = WAITS;
         let mut backoff = Backoff::new(first, most);
         loop {
@@ -242,7 +255,8 @@ impl Docker {
     }
 
     /// Lists everything and follows what happens, until it is time to list again.
-    async fn session(&self, registry: &Registry, backoff: &mut Backoff) -> Result<(), DockerError> {
+    async fn session(self: &Arc<Self>, registry: &Registry, backoff: &mut Backoff) -> Result<(), DockerError> {
+        let began = Instant::now();
         self.state().driver = None;
         let rules = self.rules().await?;
         let (sender, mut happened) = mpsc::channel(EVENTS);
@@ -255,7 +269,7 @@ impl Docker {
             listed = self.list(&rules, registry) => listed?,
             Some(ended) = reader.join_next() => return Err(ended.unwrap_or(DockerError::EventsEnded)),
         }
-        self.is_up_to_date(registry);
+        self.is_up_to_date(registry, began.elapsed());
         backoff.reset();
         let again = Instant::now() + jittered(LIST_EVERY);
         loop {
@@ -273,7 +287,7 @@ impl Docker {
                 }
             }
             self.look_at(&rules, registry, ids).await?;
-            self.is_up_to_date(registry);
+            self.state().containers = registry.read().count(SourceKind::Docker);
             for done in waiting {
                 if done.send(()).is_err() {
                     debug!("nobody waits for what happened any more");
@@ -282,7 +296,7 @@ impl Docker {
         }
     }
 
-    async fn list(&self, rules: &Rules, registry: &Registry) -> Result<(), DockerError> {
+    async fn list(self: &Arc<Self>, rules: &Rules, registry: &Registry) -> Result<(), DockerError> {
         let ids = self.engine.list().await?;
         let known: HashSet<ContainerId> = ids.iter().cloned().collect();
         self.look_at(rules, registry, ids).await?;
@@ -295,37 +309,57 @@ impl Docker {
     /// Asks about containers, and has the registry say what the engine does, at once. One container that the engine does
     /// not tell of stays as it was; many mean that the engine fails.
     async fn look_at(
-        &self,
+        self: &Arc<Self>,
         rules: &Rules,
         registry: &Registry,
         ids: impl IntoIterator<Item = ContainerId>,
     ) -> Result<(), DockerError> {
-        let ask = |id: ContainerId| async move { (self.ask(rules, &id).await, id) };
-        let mut answers = stream::iter(ids).map(ask).buffer_unordered(AT_ONCE);
-        let (mut entries, mut failures) = (Vec::new(), 0);
-        while let Some((said, id)) = answers.next().await {
-            match said {
-                Ok(Said::Entry(entry)) => entries.push(entry),
-                Ok(Said::Nothing) => {}
-                Ok(Said::Gone) => {
-                    registry.remove(SourceKind::Docker, id.as_str());
-                }
-                Err(error) => {
-                    failures += usize::from(error.is_of_engine());
-                    if failures >= AT_ONCE {
-                        return Err(error);
-                    }
-                    warn!(%error, "what is known of a container stays as it was");
+        let ids: Vec<_> = ids.into_iter().collect();
+        let askers = ids.len().min(AT_ONCE);
+        let round = Arc::new(Round {
+            rules: rules.clone(),
+            ids: Mutex::new(ids.into_iter()),
+            failures: AtomicUsize::new(0),
+        });
+        // Dropped, and so ended, with this look.
+        let mut asking = JoinSet::new();
+        for _ in 0..askers {
+            let (docker, round) = (Arc::clone(self), Arc::clone(&round));
+            asking.spawn(async move { docker.ask_of(&round).await });
+        }
+        let (mut entries, mut gone) = (Vec::new(), Vec::new());
+        while let Some(answers) = asking.join_next().await {
+            for (id, said) in answers.map_err(|_panicked| DockerError::Behind)?? {
+                match said {
+                    Said::Entry(entry) => entries.push(entry),
+                    Said::Nothing => {}
+                    Said::Gone => gone.push(id),
                 }
             }
+        }
+        for id in gone {
+            registry.remove(SourceKind::Docker, id.as_str());
         }
         registry.put_all(SourceKind::Docker, entries);
         Ok(())
     }
 
+    /// Asks about containers of a round, one after the other, until there are no more.
+    async fn ask_of(&self, round: &Round) -> Result<Vec<(ContainerId, Said)>, DockerError> {
+        let (mut asker, mut answers) = (self.engine.asker(), Vec::new());
+        while let Some(id) = round.next() {
+            match self.ask(&mut asker, &round.rules, &id).await {
+                Ok(said) => answers.push((id, said)),
+                Err(error) if error.is_of_engine() && round.fails() => return Err(error),
+                Err(error) => warn!(%error, "what is known of a container stays as it was"),
+            }
+        }
+        Ok(answers)
+    }
+
     /// Asks about a container, and the ECS agent whether it is of a task, where only the agent can tell.
-    async fn ask(&self, rules: &Rules, id: &ContainerId) -> Result<Said, DockerError> {
-        let Some(saying) = self.engine.inspect(id, |container| rules.say(container)).await? else {
+    async fn ask(&self, asker: &mut Asker<'_>, rules: &Rules, id: &ContainerId) -> Result<Said, DockerError> {
+        let Some(saying) = asker.inspect(id, |container| rules.say(container)).await? else {
             return Ok(Said::Gone);
         };
         let Saying::Unproven(unproven) = saying else {
@@ -344,7 +378,6 @@ impl Docker {
         let driver = if let Some(driver) = known {
             driver
         } else {
-            self.engine.knock().await?;
             let name = self.engine.cgroup_driver().await?;
             let driver = Driver::named(&name).ok_or(DockerError::Driver { driver: name })?;
             let mut state = self.state();
@@ -362,11 +395,12 @@ impl Docker {
         })
     }
 
-    fn is_up_to_date(&self, registry: &Registry) {
+    fn is_up_to_date(&self, registry: &Registry, took: Duration) {
         let mut state = self.state();
         state.containers = registry.read().count(SourceKind::Docker);
         if state.health != SourceState::Ready {
-            info!(socket = %self.config.socket.display(), containers = state.containers, "following the Docker engine");
+            let (socket, containers) = (self.config.socket.display(), state.containers);
+            info!(%socket, containers, milliseconds = took.as_millis(), "following the Docker engine");
             state.health = SourceState::Ready;
         }
     }
@@ -393,6 +427,19 @@ impl Docker {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Round ===
+
+impl Round {
+    fn next(&self) -> Option<ContainerId> {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner).next()
+    }
+
+    /// Notes that the engine has failed; whether that is once too often.
+    fn fails(&self) -> bool {
+        self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= AT_ONCE
     }
 }
 

@@ -8,39 +8,19 @@ use std::{
     error::Error,
     io::ErrorKind,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
-use bytes::Bytes;
-use http::{Response, StatusCode};
-use http_body_util::{BodyExt, Empty, Limited};
+use http::StatusCode;
 use hyper::body::Incoming;
-use hyper_util::{
-    client::legacy::{self, Client},
-    rt::{TokioExecutor, TokioTimer},
-};
-use hyperlocal::{UnixConnector, Uri};
 use jiff::Timestamp;
 use serde::Deserialize;
-use tokio::{net::UnixStream, time::timeout};
 
 use super::{
+    connection::{Connection, PATIENCE, What, require_ok},
     container::Container,
     objects::{NoObjects, Objects},
 };
 use crate::{attribution::ContainerId, telemetry::causes};
-
-/// How long the engine may take for an answer, and between two parts of a long one.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// How long an idle connection is kept.
-const IDLE: Duration = Duration::from_secs(30);
-
-/// How many idle connections are kept.
-const MAX_IDLE: usize = 16;
-
-/// The largest answer about one container taken; the engine's are about 6 KiB.
-const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 
 /// Which events are asked for: others, as of each health check or of an end, change nothing here.
 const EVENTS: &str = "%7B%22type%22%3A%5B%22container%22%5D%2C%22event%22%3A%5B%22create%22%2C%22start%22%2C%22destroy%22%2C%22rename%22%5D%7D";
@@ -74,12 +54,12 @@ pub enum DockerError {
         socket: PathBuf,
     },
     /// No answer.
-    #[error("cannot ask the Docker engine for {what}: {}", causes(.source))]
+    #[error("cannot ask the Docker engine for {what}: {}", causes(.source.as_ref()))]
     Ask {
         /// What was asked for.
         what: String,
         /// Why.
-        source: legacy::Error,
+        source: Box<dyn Error + Send + Sync>,
     },
     /// No answer in time.
     #[error("the Docker engine did not tell {what} within {PATIENCE:?}")]
@@ -174,16 +154,25 @@ struct Actor<'a> {
     id: &'a str,
 }
 
-/// Asks the engine.
+/// The engine.
 #[derive(Debug)]
 pub(super) struct Engine {
     socket: PathBuf,
-    client: Client<UnixConnector, Empty<Bytes>>,
+}
+
+/// Asks about one container after the other, on one connection as long as that works.
+#[derive(Debug)]
+pub(super) struct Asker<'a> {
+    engine: &'a Engine,
+    connection: Option<Connection>,
 }
 
 /// The engine's events.
 #[derive(Debug)]
-pub(super) struct Events(Incoming);
+pub(super) struct Events {
+    connection: Connection,
+    body: Incoming,
+}
 
 // === impl DockerError ===
 
@@ -210,21 +199,35 @@ impl DockerError {
 
     /// Whether the engine itself fails. What it says of one container may be that container's doing.
     pub(super) const fn is_of_engine(&self) -> bool {
-        matches!(self, Self::Ask { .. } | Self::Timeout { .. })
+        matches!(
+            self,
+            Self::Connect { .. } | Self::NotRoot { .. } | Self::Ask { .. } | Self::Timeout { .. }
+        )
     }
 
-    fn garbage(what: &str, error: &serde_json::Error) -> Self {
-        Self::Garbage {
-            what: what.to_owned(),
-            line: error.line(),
-            column: error.column(),
+    pub(super) fn ask(what: What<'_>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Ask {
+            what: what.to_string(),
+            source: source.into(),
         }
     }
 
-    fn body(what: &str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+    pub(super) fn late(what: What<'_>) -> Self {
+        Self::Timeout { what: what.to_string() }
+    }
+
+    pub(super) fn body(what: What<'_>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Body {
-            what: what.to_owned(),
+            what: what.to_string(),
             source: source.into(),
+        }
+    }
+
+    fn garbage(what: What<'_>, error: &serde_json::Error) -> Self {
+        Self::Garbage {
+            what: what.to_string(),
+            line: error.line(),
+            column: error.column(),
         }
     }
 }
@@ -233,67 +236,97 @@ impl DockerError {
 
 impl Engine {
     pub(super) fn new(socket: &Path) -> Self {
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(MAX_IDLE)
-            .build(UnixConnector);
         Self {
             socket: socket.to_owned(),
-            client,
         }
-    }
-
-    /// Looks whether there is an engine to be believed.
-    pub(super) async fn knock(&self) -> Result<(), DockerError> {
-        let connect = |source| DockerError::Connect {
-            socket: self.socket.clone(),
-            source,
-        };
-        let connecting = timeout(PATIENCE, UnixStream::connect(&self.socket)).await;
-        let stream = connecting.map_err(|late| connect(late.into()))?.map_err(connect)?;
-        let uid = stream.peer_cred().map_err(connect)?.uid();
-        // Who runs the enforcer is who tests it, if not root.
-        if uid == 0 || uid == rustix::process::geteuid().as_raw() {
-            return Ok(());
-        }
-        Err(DockerError::NotRoot {
-            socket: self.socket.clone(),
-            uid,
-        })
     }
 
     /// The name of its cgroup driver.
     pub(super) async fn cgroup_driver(&self) -> Result<String, DockerError> {
-        const WHAT: &str = "itself";
-        let response = self.get(WHAT, "/info").await?;
+        let what = What::Itself;
+        let mut connection = Connection::open(&self.socket).await?;
+        let response = connection.get(what, "/info").await?;
         if response.headers().contains_key(PODMAN) {
             return Err(DockerError::Podman {
                 socket: self.socket.clone(),
             });
         }
-        let body = body(WHAT, response).await?;
-        let info: Info = serde_json::from_slice(&body).map_err(|error| DockerError::garbage(WHAT, &error))?;
+        let body = connection.body(what, require_ok(what, response)?).await?;
+        let info: Info = serde_json::from_slice(&body).map_err(|error| DockerError::garbage(what, &error))?;
         Ok(info.cgroup_driver)
     }
 
-    /// What it knows of a container, given to `read`; `None` if there is no such container.
+    /// Somebody to ask about containers.
+    pub(super) const fn asker(&self) -> Asker<'_> {
+        Asker {
+            engine: self,
+            connection: None,
+        }
+    }
+
+    /// All containers, also those that do not run.
+    pub(super) async fn list(&self) -> Result<Vec<ContainerId>, DockerError> {
+        let what = What::AllContainers;
+        let mut connection = Connection::open(&self.socket).await?;
+        let response = connection.get(what, "/containers/json?all=true").await?;
+        let mut body = require_ok(what, response)?;
+        let (mut objects, mut ids) = (Objects::default(), Vec::new());
+        while let Some(part) = connection.part(what, &mut body, Some(PATIENCE)).await? {
+            objects.take(&part, |object| {
+                let Listed { id } =
+                    serde_json::from_slice(object).map_err(|error| DockerError::garbage(what, &error))?;
+                ids.push(ContainerId::parse(id).map_err(|error| DockerError::body(what, error))?);
+                Ok::<_, DockerError>(())
+            })?;
+        }
+        if objects.is_whole_list() {
+            Ok(ids)
+        } else {
+            Err(DockerError::body(what, "it broke off"))
+        }
+    }
+
+    /// What happens to containers from a time on.
+    pub(super) async fn events(&self, since: Timestamp) -> Result<Events, DockerError> {
+        let mut connection = Connection::open(&self.socket).await?;
+        let path = format!("/events?since={}&filters={EVENTS}", since.as_second());
+        let response = connection.get(What::Events, &path).await?;
+        let body = require_ok(What::Events, response)?;
+        Ok(Events { connection, body })
+    }
+}
+
+// === impl Asker ===
+
+impl Asker<'_> {
+    /// What the engine knows of a container, given to `read`; `None` if there is no such container.
     pub(super) async fn inspect<T>(
-        &self,
+        &mut self,
         id: &ContainerId,
         read: impl FnOnce(&Container<'_>) -> T,
     ) -> Result<Option<T>, DockerError> {
-        let what = format!("container {id:?}");
-        let response = self.get(&what, &format!("/containers/{}/json", id.as_str())).await?;
-        if response.status() == StatusCode::NOT_FOUND {
+        let mut connection = self.connection().await?;
+        let what = What::Container(id);
+        let response = connection
+            .get(what, &format!("/containers/{}/json", id.as_str()))
+            .await?;
+        let is_there = response.status() != StatusCode::NOT_FOUND;
+        let body = if is_there {
+            require_ok(what, response)?
+        } else {
+            response.into_body()
+        };
+        let body = connection.body(what, body).await?;
+        // Only now that nothing of the answer is left: it could be taken for the next one.
+        self.connection = Some(connection);
+        if !is_there {
             return Ok(None);
         }
-        let body = body(&what, response).await?;
         let container: Container<'_> =
-            serde_json::from_slice(&body).map_err(|error| DockerError::garbage(&what, &error))?;
+            serde_json::from_slice(&body).map_err(|error| DockerError::garbage(what, &error))?;
         if container.id != *id {
             return Err(DockerError::Garbage {
-                what,
+                what: what.to_string(),
                 line: 0,
                 column: 0,
             });
@@ -301,43 +334,13 @@ impl Engine {
         Ok(Some(read(&container)))
     }
 
-    /// All containers, also those that do not run.
-    pub(super) async fn list(&self) -> Result<Vec<ContainerId>, DockerError> {
-        const WHAT: &str = "all containers";
-        let mut body = require_ok(WHAT, self.get(WHAT, "/containers/json?all=true").await?)?.into_body();
-        let (mut objects, mut ids) = (Objects::default(), Vec::new());
-        while let Some(part) = next_part(WHAT, &mut body, Some(PATIENCE)).await? {
-            objects.take(&part, |object| {
-                let Listed { id } =
-                    serde_json::from_slice(object).map_err(|error| DockerError::garbage(WHAT, &error))?;
-                ids.push(ContainerId::parse(id).map_err(|error| DockerError::body(WHAT, error))?);
-                Ok::<_, DockerError>(())
-            })?;
+    async fn connection(&mut self) -> Result<Connection, DockerError> {
+        if let Some(mut connection) = self.connection.take()
+            && connection.is_open().await
+        {
+            return Ok(connection);
         }
-        if objects.is_whole_list() {
-            Ok(ids)
-        } else {
-            Err(DockerError::body(WHAT, "it broke off"))
-        }
-    }
-
-    /// What happens to containers from a time on.
-    pub(super) async fn events(&self, since: Timestamp) -> Result<Events, DockerError> {
-        const WHAT: &str = "events";
-        let path = format!("/events?since={}&filters={EVENTS}", since.as_second());
-        let response = require_ok(WHAT, self.get(WHAT, &path).await?)?;
-        Ok(Events(response.into_body()))
-    }
-
-    async fn get(&self, what: &str, path: &str) -> Result<Response<Incoming>, DockerError> {
-        let asking = self.client.get(Uri::new(&self.socket, path).into());
-        match timeout(PATIENCE, asking).await {
-            Ok(answer) => answer.map_err(|source| DockerError::Ask {
-                what: what.to_owned(),
-                source,
-            }),
-            Err(_late) => Err(DockerError::Timeout { what: what.to_owned() }),
-        }
+        Connection::open(&self.engine.socket).await
     }
 }
 
@@ -349,13 +352,13 @@ impl Events {
         mut self,
         mut each: impl FnMut(ContainerId) -> Result<(), DockerError>,
     ) -> Result<Infallible, DockerError> {
-        const WHAT: &str = "events";
+        let what = What::Events;
         let mut objects = Objects::default();
-        while let Some(part) = next_part(WHAT, &mut self.0, None).await? {
+        while let Some(part) = self.connection.part(what, &mut self.body, None).await? {
             objects.take(&part, |object| {
                 let event: Event<'_> =
-                    serde_json::from_slice(object).map_err(|error| DockerError::garbage(WHAT, &error))?;
-                each(ContainerId::parse(event.actor.id).map_err(|error| DockerError::body(WHAT, error))?)
+                    serde_json::from_slice(object).map_err(|error| DockerError::garbage(what, &error))?;
+                each(ContainerId::parse(event.actor.id).map_err(|error| DockerError::body(what, error))?)
             })?;
         }
         Err(DockerError::EventsEnded)
@@ -364,47 +367,6 @@ impl Events {
 
 impl From<NoObjects> for DockerError {
     fn from(error: NoObjects) -> Self {
-        Self::body("containers", error)
-    }
-}
-
-fn require_ok(what: &str, response: Response<Incoming>) -> Result<Response<Incoming>, DockerError> {
-    match response.status() {
-        StatusCode::OK => Ok(response),
-        status => Err(DockerError::Status {
-            what: what.to_owned(),
-            status,
-        }),
-    }
-}
-
-/// The next part of a long answer; `None` at its end.
-async fn next_part(what: &str, body: &mut Incoming, patience: Option<Duration>) -> Result<Option<Bytes>, DockerError> {
-    loop {
-        let frame = match patience {
-            None => body.frame().await,
-            Some(patience) => timeout(patience, body.frame())
-                .await
-                .map_err(|_late| DockerError::Timeout { what: what.to_owned() })?,
-        };
-        match frame {
-            None => return Ok(None),
-            Some(Err(error)) => return Err(DockerError::body(what, error)),
-            Some(Ok(frame)) => {
-                if let Ok(data) = frame.into_data() {
-                    return Ok(Some(data));
-                }
-            }
-        }
-    }
-}
-
-/// A whole answer.
-async fn body(what: &str, response: Response<Incoming>) -> Result<Bytes, DockerError> {
-    let limited = Limited::new(require_ok(what, response)?.into_body(), MAX_ANSWER_BYTES);
-    #[expect(clippy::disallowed_methods, reason = "the body is limited")]
-    match timeout(PATIENCE, limited.collect()).await {
-        Ok(body) => Ok(body.map_err(|error| DockerError::body(what, error))?.to_bytes()),
-        Err(_late) => Err(DockerError::Timeout { what: what.to_owned() }),
+        Self::body(What::AllContainers, error)
     }
 }

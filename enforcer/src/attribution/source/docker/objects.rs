@@ -41,25 +41,33 @@ impl Objects {
         part: &[u8],
         mut each: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        for byte in part {
+        let mut rest = part;
+        while let Some((byte, behind)) = rest.split_first() {
             if self.depth == 0 {
                 self.outside(*byte)?;
+                rest = behind;
                 continue;
             }
-            if self.held.len() < MAX_OBJECT_BYTES {
-                self.held.push(*byte);
-            } else {
-                self.is_too_large = true;
-            }
-            self.inside(*byte);
+            let end = rest.iter().position(|byte| self.ends_with(*byte));
+            let (inside, behind) = rest.split_at(end.map_or(rest.len(), |end| end + 1));
+            self.hold(inside);
             if self.depth == 0 {
                 if !std::mem::take(&mut self.is_too_large) {
                     each(&self.held)?;
                 }
                 self.held.clear();
             }
+            rest = behind;
         }
         Ok(())
+    }
+
+    fn hold(&mut self, bytes: &[u8]) {
+        if self.held.len() + bytes.len() <= MAX_OBJECT_BYTES {
+            self.held.extend_from_slice(bytes);
+        } else {
+            self.is_too_large = true;
+        }
     }
 
     /// Whether what was taken in is a list, from its beginning to its end.
@@ -82,7 +90,8 @@ impl Objects {
         Ok(())
     }
 
-    fn inside(&mut self, byte: u8) {
+    /// Whether the object that a byte is in ends with it.
+    const fn ends_with(&mut self, byte: u8) -> bool {
         if self.in_string {
             match byte {
                 _ if self.is_escaped => self.is_escaped = false,
@@ -98,6 +107,7 @@ impl Objects {
                 _ => {}
             }
         }
+        self.depth == 0
     }
 }
 

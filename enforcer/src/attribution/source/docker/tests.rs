@@ -1,23 +1,22 @@
 //! The source against an engine that is not there, comes and goes, is slow, and answers nonsense.
 
+mod stub;
+
 use std::{
-    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddrV4},
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    path::Path,
+    sync::Arc,
     time::Duration,
 };
 
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    net::{UnixListener, UnixStream},
-    sync::broadcast,
     task::JoinSet,
     time::{sleep, timeout},
 };
 
+use self::stub::{HEADER, Stub, path};
 use super::{Config, Docker, DockerError};
 use crate::{
     attribution::{ContainerId, Registry, SourceKind, SourceState},
@@ -26,141 +25,6 @@ use crate::{
 
 /// How long anything may take.
 const DEADLINE: Duration = Duration::from_secs(20);
-
-/// In place of a path: a header line of all answers.
-const HEADER: &str = "header";
-
-/// What an engine that does as it is told answers, by path without its query.
-type Answers = Arc<Mutex<BTreeMap<String, String>>>;
-
-/// An engine; ends when it is dropped.
-struct Stub {
-    answers: Answers,
-    events: broadcast::Sender<String>,
-    socket: PathBuf,
-    connections: JoinSet<()>,
-}
-
-// === impl Stub ===
-
-impl Stub {
-    fn start(directory: &TempDir) -> Self {
-        let socket = directory.path().join("docker.sock");
-        let listener = UnixListener::bind(&socket).unwrap();
-        let (answers, events) = (Answers::default(), broadcast::channel(16_384).0);
-        let mut connections = JoinSet::new();
-        let (asked, happening) = (Arc::clone(&answers), events.clone());
-        connections.spawn(async move {
-            let mut connections = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(serve(stream, Arc::clone(&asked), happening.clone()));
-            }
-        });
-        let stub = Self {
-            answers,
-            events,
-            socket,
-            connections,
-        };
-        stub.answer("/info", &json!({"CgroupDriver": "cgroupfs"}).to_string());
-        stub.list(&[]);
-        stub
-    }
-
-    /// Ends as an engine that is stopped does.
-    fn stop(mut self) {
-        self.connections.abort_all();
-        std::fs::remove_file(&self.socket).unwrap();
-    }
-
-    fn answer(&self, path: &str, answer: &str) {
-        self.answers.lock().unwrap().insert(path.to_owned(), answer.to_owned());
-    }
-
-    fn list(&self, containers: &[&ContainerId]) {
-        let list: Vec<_> = containers
-            .iter()
-            .map(|id| json!({"Id": id.as_str(), "Labels": {}}))
-            .collect();
-        self.answer("/containers/json", &json!(list).to_string());
-    }
-
-    /// Makes a container, and says so.
-    fn make(&self, id: &ContainerId, name: &str) {
-        self.make_in("", id, name);
-    }
-
-    /// The same in a parent cgroup.
-    fn make_in(&self, parent: &str, id: &ContainerId, name: &str) {
-        let container = json!({
-            "Id": id.as_str(),
-            "Created": "2026-11-22T06:00:00Z",
-            "Name": format!("/{name}"),
-            "State": {"Status": "running"},
-            "Config": {"Labels": null, "Env": null},
-            "HostConfig": {"CgroupParent": parent},
-        });
-        self.answer(&path(id), &container.to_string());
-        self.happens("create", id);
-    }
-
-    fn remove(&self, id: &ContainerId) {
-        self.answers.lock().unwrap().remove(&path(id));
-        self.happens("destroy", id);
-    }
-
-    fn happens(&self, what: &str, id: &ContainerId) {
-        let event = json!({"Type": "container", "Action": what, "Actor": {"ID": id.as_str(), "Attributes": {}}});
-        // Nobody may listen yet.
-        drop(self.events.send(format!("{event}\n")));
-    }
-}
-
-/// Answers on a connection as long as it lasts.
-async fn serve(stream: UnixStream, answers: Answers, events: broadcast::Sender<String>) {
-    let mut stream = BufReader::new(stream);
-    loop {
-        let mut request = String::new();
-        while !request.ends_with("\r\n\r\n") {
-            if !matches!(stream.read_line(&mut request).await, Ok(1..)) {
-                return;
-            }
-        }
-        let target = request.split(' ').nth(1).unwrap();
-        let path = target.split('?').next().unwrap();
-        if path == "/events" {
-            return tell(stream.into_inner(), events.subscribe()).await;
-        }
-        let (answer, header) = {
-            let answers = answers.lock().unwrap();
-            (
-                answers.get(path).cloned(),
-                answers.get(HEADER).cloned().unwrap_or_default(),
-            )
-        };
-        let response = match answer {
-            // The engine hangs.
-            Some(answer) if answer.is_empty() => return std::future::pending().await,
-            Some(answer) => format!(
-                "HTTP/1.1 200 OK\r\n{header}Content-Length: {}\r\n\r\n{answer}",
-                answer.len()
-            ),
-            None => "HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}".to_owned(),
-        };
-        if stream.write_all(response.as_bytes()).await.is_err() {
-            return;
-        }
-    }
-}
-
-async fn tell(mut stream: UnixStream, mut events: broadcast::Receiver<String>) {
-    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned();
-    let mut next = head;
-    while stream.write_all(next.as_bytes()).await.is_ok() {
-        let Ok(event) = events.recv().await else { return };
-        next = format!("{:x}\r\n{event}\r\n", event.len());
-    }
-}
 
 /// A source, what it has told, and what keeps it at work.
 struct World {
@@ -230,10 +94,6 @@ impl World {
 
 fn id(digit: char) -> ContainerId {
     ContainerId::parse(&String::from(digit).repeat(64)).unwrap()
-}
-
-fn path(id: &ContainerId) -> String {
-    format!("/containers/{}/json", id.as_str())
 }
 
 fn is_ready(state: &SourceState) -> bool {
@@ -407,6 +267,52 @@ async fn a_flood_of_events_misses_no_container() {
     engine.list(&[&web, &batch]);
     engine.make(&batch, "batch");
     world.until(&["docker/batch", "docker/web"], is_ready).await;
+}
+
+#[tokio::test]
+async fn of_containers_that_come_and_go_at_once_only_those_that_stay_are_there() {
+    let world = World::new();
+    let engine = Stub::start(&world.directory);
+    world.until(&[], is_ready).await;
+    let container = |number: &u32| ContainerId::parse(&format!("{number:064x}")).unwrap();
+    let stays = |number: &u32| number.is_multiple_of(100);
+    let staying: Vec<_> = (0..2_000).filter(stays).map(|number| container(&number)).collect();
+    // Also for a list that is asked for in the midst of it.
+    engine.list(&staying.iter().collect::<Vec<_>>());
+    for number in 0..2_000 {
+        engine.make(&container(&number), &number.to_string());
+        if !stays(&number) {
+            engine.remove(&container(&number));
+        }
+    }
+    let mut names: Vec<_> = (0..2_000)
+        .filter(stays)
+        .map(|number| format!("docker/{number}"))
+        .collect();
+    names.sort();
+    let settled = async {
+        while world.tasks() != names || world.docker.status().containers != names.len() {
+            world.registry.sweep(|_| true);
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(DEADLINE, settled).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_engine_that_keeps_no_connection_is_asked_on_others() {
+    let world = World::new();
+    let engine = Stub::start(&world.directory);
+    engine.answer(HEADER, "Connection: close\r\n");
+    let containers: Vec<_> = "0123456789abcdef".chars().map(id).collect();
+    for (digit, container) in containers.iter().enumerate() {
+        engine.make(container, &format!("{digit:02}"));
+    }
+    // Several for each connection.
+    engine.list(&containers.iter().cycle().take(100).collect::<Vec<_>>());
+    let names: Vec<_> = (0..16).map(|digit| format!("docker/{digit:02}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    world.until(&names, is_ready).await;
 }
 
 #[tokio::test]
