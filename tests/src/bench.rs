@@ -16,6 +16,7 @@ pub mod gauge;
 mod hooks;
 mod reference;
 mod start;
+mod tasks;
 
 pub use reference::run as run_reference;
 
@@ -31,10 +32,35 @@ pub struct Bench {
     /// How long each measurement of the endpoint takes, in seconds
     #[arg(long, default_value_t = 2)]
     seconds: u32,
+    /// How long containers come and go, in seconds
+    #[arg(long, default_value_t = 60)]
+    churn_seconds: u32,
+    /// Measure only this
+    #[arg(long, value_enum)]
+    only: Option<Subject>,
+}
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Subject {
+    /// Hooks, connections and the endpoint
+    Traffic,
+    /// 10,000 tasks
+    Tasks,
 }
 
 /// Measures everything and prints one table per subject.
 pub fn run(bench: &Bench) -> Result<()> {
+    if bench.only != Some(Subject::Tasks) {
+        traffic(bench)?;
+    }
+    if bench.only != Some(Subject::Traffic) {
+        tasks::measure(bench.rounds, bench.churn_seconds)?;
+    }
+    Ok(())
+}
+
+fn traffic(bench: &Bench) -> Result<()> {
     let mut scene = Scene::builder()
         .task("web")
         .outside_task("free")

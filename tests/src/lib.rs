@@ -22,6 +22,7 @@ pub mod imds;
 pub mod podman;
 pub mod rootfs;
 pub mod runc;
+pub mod stub;
 
 pub mod cgroup;
 pub mod keeper;

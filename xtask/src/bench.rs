@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::{
-    build, preflight,
+    build, cargo, preflight,
     setup::{self, Purpose},
     step,
 };
@@ -20,6 +20,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     preflight::require_kernel_access()?;
     setup::ensure(Purpose::Build)?;
+    step::run(cargo::stable().args(["bench", "--quiet", "--package", "enforcer", "--bench", "attribution"]))?;
     let lab = build::build_lab(true)?;
     step::become_command(step::command(lab).arg("bench").args(&args.lab_arguments))
 }

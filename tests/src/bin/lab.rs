@@ -10,7 +10,7 @@ use enforcer_tests::{
     demo::{self, Demo},
     docker::engine,
     enter::{self, Place},
-    imds, keeper, manager,
+    imds, keeper, manager, stub,
 };
 
 /// The enforcer's lab
@@ -55,6 +55,9 @@ enum Part {
     /// Be a bare HTTP server to compare with
     #[command(hide = true)]
     Reference,
+    /// Answer as a Docker engine would
+    #[command(hide = true)]
+    Stub { socket: PathBuf },
 }
 
 fn main() -> ExitCode {
@@ -81,6 +84,7 @@ fn play(part: &Part) -> Result<bool> {
         Part::Bench(options) => bench::run(options)?,
         Part::Gauge => gauge::run()?,
         Part::Reference => bench::run_reference()?,
+        Part::Stub { socket } => stub::run(socket)?,
     }
     Ok(true)
 }
