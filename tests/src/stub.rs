@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixListener, UnixStream},
@@ -20,7 +21,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use self::told::Container;
+use self::told::{Container, captured};
 use crate::worker::{self, Worker};
 
 mod told;
@@ -51,6 +52,7 @@ enum Order {
 enum Answer {
     Done,
     Names(Vec<String>),
+    Failed(String),
 }
 
 /// The stub, seen from its parent.
@@ -65,6 +67,8 @@ struct Engine {
     /// What there is, by ID. Plain data, held for a look or a change only.
     containers: Arc<Mutex<BTreeMap<String, Told>>>,
     events: broadcast::Sender<Arc<[u8]>>,
+    /// What its answers are made of.
+    captured: Arc<Value>,
 }
 
 /// What is told of a container.
@@ -102,12 +106,15 @@ impl Stub {
     pub fn names(&mut self) -> Result<Vec<String>> {
         match self.worker.call(&Order::Names)? {
             Answer::Names(names) => Ok(names),
-            Answer::Done => bail!("the stub told no names"),
+            answer @ (Answer::Done | Answer::Failed(_)) => bail!("the stub told no names: {answer:?}"),
         }
     }
 
     fn order(&mut self, order: &Order) -> Result<()> {
-        self.worker.call::<_, Answer>(order).map(drop)
+        match self.worker.call(order)? {
+            Answer::Done => Ok(()),
+            answer @ (Answer::Names(_) | Answer::Failed(_)) => bail!("the stub did not {order:?}: {answer:?}"),
+        }
     }
 }
 
@@ -122,32 +129,36 @@ pub fn run(socket: &PathBuf) -> Result<()> {
     let engine = Engine {
         containers: Arc::default(),
         events: broadcast::Sender::new(EVENTS),
+        captured: Arc::new(captured()?),
     };
     runtime.spawn(accept(listener, engine.clone()));
-    worker::serve(|order| engine.obey(&order, &runtime))
+    worker::serve(|order| {
+        let answer = engine.obey(&order, &runtime);
+        answer.unwrap_or_else(|error| Answer::Failed(format!("{error:#}")))
+    })
 }
 
 // === impl Engine ===
 
 impl Engine {
-    fn obey(&self, order: &Order, runtime: &Runtime) -> Answer {
+    fn obey(&self, order: &Order, runtime: &Runtime) -> Result<Answer> {
         match *order {
             Order::Fill { tasks, containers } => {
                 for task in 0..tasks {
-                    (0..containers).for_each(|index| self.make(&Container::of_task(task, index)));
+                    (0..containers).try_for_each(|index| self.make(&Container::of_task(task, index)))?;
                 }
             }
-            Order::Churn { per_second, seconds } => runtime.block_on(self.churn(per_second, seconds)),
+            Order::Churn { per_second, seconds } => runtime.block_on(self.churn(per_second, seconds))?,
             Order::Names => {
                 let containers = self.containers();
                 let names = containers.values().map(|told| told.name.clone());
-                return Answer::Names(names.filter(|name| !name.starts_with("ecs-")).collect());
+                return Ok(Answer::Names(names.filter(|name| !name.starts_with("ecs-")).collect()));
             }
         }
-        Answer::Done
+        Ok(Answer::Done)
     }
 
-    async fn churn(&self, per_second: u32, seconds: u32) {
+    async fn churn(&self, per_second: u32, seconds: u32) -> Result<()> {
         let mut passing = VecDeque::new();
         let mut ticks = interval(Duration::from_secs(1) / per_second);
         // As many as was asked for, also when some come late.
@@ -155,7 +166,7 @@ impl Engine {
         for number in 0..per_second * seconds {
             ticks.tick().await;
             let container = Container::passing(number);
-            self.make(&container);
+            self.make(&container)?;
             self.happens(&container, "start");
             passing.push_back(container);
             if passing.len() > PASSING
@@ -165,20 +176,19 @@ impl Engine {
                 self.happens(&container, "destroy");
             }
         }
+        Ok(())
     }
 
-    fn make(&self, container: &Container) {
+    fn make(&self, container: &Container) -> Result<()> {
+        let inspected = container.inspected(&self.captured)?.to_string() + "\n";
         let told = Told {
             name: container.name.clone(),
-            inspected: whole(&[
-                HEAD.as_bytes(),
-                &chunk(container.inspected().to_string() + "\n"),
-                b"0\r\n\r\n",
-            ]),
+            inspected: whole(&[HEAD.as_bytes(), &chunk(inspected), b"0\r\n\r\n"]),
             listed: container.listed().to_string().into_bytes().into(),
         };
         self.containers().insert(container.id.clone(), told);
         self.happens(container, "create");
+        Ok(())
     }
 
     fn happens(&self, container: &Container, action: &str) {

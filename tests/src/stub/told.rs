@@ -1,13 +1,12 @@
 //! What a Docker engine tells of a container, in size and form as 20.10 does.
 
-use std::sync::LazyLock;
-
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 /// What an engine told of a container it had just made, with nothing in it but what every container has.
-static CAPTURED: LazyLock<Value> = LazyLock::new(|| {
-    serde_json::from_str(include_str!("../../data/docker/inspect.json")).expect("a capture is what an engine said")
-});
+pub(super) fn captured() -> Result<Value> {
+    serde_json::from_str(include_str!("../../data/docker/inspect.json")).context("the capture is damaged")
+}
 
 /// A container of the stub, as an ECS agent or somebody else has made it.
 #[derive(Clone, Debug)]
@@ -47,27 +46,30 @@ impl Container {
         }
     }
 
-    /// `GET /containers/<id>/json`
-    pub(super) fn inspected(&self) -> Value {
+    /// `GET /containers/<id>/json`, by what an engine told of another container.
+    pub(super) fn inspected(&self, captured: &Value) -> Result<Value> {
         let directory = format!("/var/lib/docker/containers/{}", self.id);
         let overlay = |name: &str| format!("/var/lib/docker/overlay2/{}/{name}", self.id);
         let lower: Vec<_> = (0..8).map(|_| overlay("diff")).collect();
-        let mut told = CAPTURED.clone();
+        let mut told = captured.clone();
         let mut set = |pointer: &str, value: Value| {
-            *told.pointer_mut(pointer).expect("every container has this") = value;
+            *told
+                .pointer_mut(pointer)
+                .with_context(|| format!("the capture has no {pointer}"))? = value;
+            anyhow::Ok(())
         };
-        set("/Id", json!(self.id));
-        set("/Name", json!(format!("/{}", self.name)));
-        set("/State/Status", json!("running"));
-        set("/State/Running", json!(true));
-        set("/State/Pid", json!(4242));
+        set("/Id", json!(self.id))?;
+        set("/Name", json!(format!("/{}", self.name)))?;
+        set("/State/Status", json!("running"))?;
+        set("/State/Running", json!(true))?;
+        set("/State/Pid", json!(4242))?;
         for (pointer, file) in [
             ("/ResolvConfPath", "resolv.conf"),
             ("/HostnamePath", "hostname"),
             ("/HostsPath", "hosts"),
             ("/LogPath", "json.log"),
         ] {
-            set(pointer, json!(format!("{directory}/{file}")));
+            set(pointer, json!(format!("{directory}/{file}")))?;
         }
         set(
             "/GraphDriver",
@@ -75,13 +77,13 @@ impl Container {
                 "LowerDir": lower.join(":"), "MergedDir": overlay("merged"),
                 "UpperDir": overlay("diff"), "WorkDir": overlay("work"),
             }}),
-        );
-        set("/HostConfig/CgroupParent", json!(self.parent));
-        set("/HostConfig/NetworkMode", json!("bridge"));
-        set("/Config/Env", json!(self.environment()));
-        set("/Config/Labels", self.labels());
-        set("/NetworkSettings/Networks", json!({"bridge": self.network()}));
-        told
+        )?;
+        set("/HostConfig/CgroupParent", json!(self.parent))?;
+        set("/HostConfig/NetworkMode", json!("bridge"))?;
+        set("/Config/Env", json!(self.environment()))?;
+        set("/Config/Labels", self.labels())?;
+        set("/NetworkSettings/Networks", json!({"bridge": self.network()}))?;
+        Ok(told)
     }
 
     /// An element of `GET /containers/json`
@@ -89,7 +91,7 @@ impl Container {
         json!({
             "Id": self.id, "Names": [format!("/{}", self.name)],
             "Image": "111122223333.dkr.ecr.us-west-2.amazonaws.com/bench/app:2026-11-22",
-            "ImageID": CAPTURED["Image"], "Command": "/usr/local/bin/app --serve --port 8080", "Created": 1_795_332_602,
+            "ImageID": format!("sha256:{:064x}", 1), "Command": "/usr/local/bin/app --serve --port 8080", "Created": 1_795_332_602,
             "Ports": [{"IP": "0.0.0.0", "PrivatePort": 8080, "PublicPort": 49153, "Type": "tcp"}],
             "Labels": self.labels(), "State": "running", "Status": "Up 2 hours",
             "HostConfig": {"NetworkMode": "bridge"},
