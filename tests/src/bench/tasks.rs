@@ -27,7 +27,7 @@ const MIB: f64 = 20.0;
 const KIB_PER_TASK: f64 = 1.0;
 
 /// How long something may take before it counts as not happening at all, and how often one looks.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// What the enforcer logs when it has learned of all there are.
