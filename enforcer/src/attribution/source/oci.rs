@@ -18,7 +18,7 @@ use tokio::{
     task::{JoinError, spawn_blocking},
     time::{Instant, sleep},
 };
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use self::{
     file::Trust,
@@ -220,7 +220,7 @@ impl Shared {
             .unlisted
             .clone()
             .map_or(Ok(()), |problem| Err(OciError::Partial(problem)));
-        self.apply(changes);
+        self.apply(changes, began);
         let scan = Scan {
             began,
             took: began.elapsed(),
@@ -234,7 +234,7 @@ impl Shared {
         now.is_ok_and(|now| now.is_none_or(|now| cgroup.id.is_some_and(|id| id != now)))
     }
 
-    fn apply(&self, changes: Changes) {
+    fn apply(&self, changes: Changes, began: Instant) {
         for id in &changes.removed {
             self.registry.remove(SourceKind::Oci, id);
         }
@@ -242,11 +242,14 @@ impl Shared {
             // What they claimed may be claimed anew at once, by those that come in their place.
             self.registry.sweep(|cgroup| self.is_gone(cgroup));
         }
-        for entry in changes.put {
-            info!(task = entry.task.as_str(), container = &*entry.id, "container found");
-            if let Err(error) = self.registry.put(SourceKind::Oci, entry) {
-                warn!(%error, "cannot take in a container");
-            }
+        let found = changes.put.len();
+        for entry in &changes.put {
+            debug!(task = entry.task.as_str(), container = &*entry.id, "container found");
+        }
+        if found > 0 {
+            self.registry.put_all(SourceKind::Oci, changes.put);
+            let milliseconds = began.elapsed().as_millis();
+            info!(containers = found, milliseconds, "containers of OCI runtimes found");
         }
         let refused: BTreeMap<_, _> = changes
             .refused
