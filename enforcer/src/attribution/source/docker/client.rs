@@ -1,7 +1,7 @@
 //! The engine's API over its socket: three questions and the stream of events, with a bound on time and size of each.
 //!
-//! Not the `bollard` crate: it takes answers of any size as a whole and decodes all of each, which costs more time and
-//! memory than 30,000 containers may.
+//! Not the `bollard` crate (0.21): it takes answers of any size as a whole, makes a connection for each question, decodes
+//! all there is, and writes every answer, with the environment in it, to the debug log.
 
 use std::{
     convert::Infallible,
