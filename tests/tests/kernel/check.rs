@@ -1,6 +1,9 @@
 //! `enforcer check`: what it finds in the way, and how it names it.
 
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, TcpListener},
+};
 
 use enforcer_tests::{
     foreign::{Kind, Program, Sharing},
@@ -118,4 +121,22 @@ fn a_port_that_somebody_else_listens_on_is_fatal_and_named() {
     let _listener = scene.host_network().run(listen).unwrap();
     assert_found(&mut scene, ("service", "ok"), &["no enforcer is running"]);
     assert_found(&mut scene, ("endpoint ports", "fail"), &[&port.to_string()]);
+}
+
+#[test]
+fn registrations_that_cannot_be_read_are_fatal_and_it_says_what_to_do() {
+    let mut scene = prepared();
+    assert_found(
+        &mut scene,
+        ("registrations", "ok"),
+        &["/var/lib/enforcer/registrations.json"],
+    );
+    let file = scene.path("/var/lib/enforcer/registrations.json");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(&file, "secret\n").unwrap();
+    let said = ["line 1 of", "remove the file and register the tasks again"];
+    assert_found(&mut scene, ("registrations", "fail"), &said);
+    let (findings, _) = found(&mut scene, "registrations");
+    assert!(!findings[0].to_string().contains("secret"), "{findings:?}");
+    scene.enforcer().start().unwrap_err();
 }
