@@ -245,3 +245,33 @@ async fn look_up(sources: &[Source], registry: &Registry, cgroup: Arc<Path>) -> 
         is_known,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, sync::Arc, time::Duration};
+
+    use super::{AT_ONCE, Depth, NESTED_AT_ONCE, Resolver, Waiting};
+    use crate::attribution::Registry;
+
+    #[tokio::test]
+    async fn cgroups_that_containers_make_leave_room_for_containers() {
+        let bound = Duration::from_secs(1);
+        let (_resolver, mut lookups) = Resolver::new(Arc::new([]), Arc::new(Registry::default()), bound);
+        for number in 0..NESTED_AT_ONCE {
+            assert!(lookups.has_room(Depth::Nested));
+            let waiting = Waiting {
+                depth: Depth::Nested,
+                replies: Vec::new(),
+            };
+            lookups
+                .waiting
+                .insert(Path::new(&format!("/docker/x/{number}")).into(), waiting);
+            lookups.running.spawn(std::future::pending());
+        }
+        assert!(!lookups.has_room(Depth::Nested) && lookups.has_room(Depth::Outermost));
+        for _ in NESTED_AT_ONCE..AT_ONCE {
+            lookups.running.spawn(std::future::pending());
+        }
+        assert!(!lookups.has_room(Depth::Outermost));
+    }
+}

@@ -186,6 +186,21 @@ fn a_runtimes_state_tells_where_the_cgroup_is() {
 }
 
 #[test]
+fn a_container_seems_as_old_before_its_state_is_written_as_after() {
+    let mut host = Host::new();
+    let bundle = host.bundle("default/web", "/mine/web", "one");
+    host.cgroup("/mine/web", 7);
+    let before = host.scanner.scan().put[0].created;
+    assert_ne!(before.subsec_nanosecond(), 0, "it is not older than it is");
+    let directory = bundle.parent().unwrap().display();
+    let state = format!(
+        r#"{{"created":"2000-01-02T03:04:05Z","config":{{"labels":["bundle={directory}"]}},"cgroup_paths":{{"":"/sys/fs/cgroup/mine/web"}}}}"#
+    );
+    host.write("runc/web/state.json", &state);
+    assert_eq!(host.scanner.scan().put[0].created, before);
+}
+
+#[test]
 fn a_plain_container_is_found_by_its_state() {
     let mut host = Host::new();
     let bundle = host.write("anywhere/config.json", &config("", "one"));
