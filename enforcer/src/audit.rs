@@ -3,13 +3,17 @@
 //! ```text
 //! bpf ring ──> kernel ──┐
 //! endpoint, control ────┴─> Recorder ──bounded queue──> writer thread ──> file or stdout
+//!                                                         asks procfs what the sender is
 //! ```
 //!
 //! Recording never blocks a decision. A record gets its number before the queue; when the queue has no room the
 //! record is lost, counted, and the loss itself becomes a record as soon as there is room: the numbers have a gap
 //! exactly where something is missing, and emitted = delivered + dropped.
 
+mod arguments;
 pub mod kernel;
+mod process;
+mod processes;
 mod queue;
 mod record;
 mod redact;
@@ -66,8 +70,8 @@ pub enum AuditError {
         /// Its length.
         found: usize,
     },
-    /// The writer thread cannot be started.
-    #[error("cannot start the audit writer thread: {source}")]
+    /// A thread of the writer cannot be started.
+    #[error("cannot start a thread of the audit writer: {source}")]
     Thread {
         /// Why.
         source: io::Error,

@@ -159,4 +159,13 @@ impl Body {
     pub(super) const fn is_kernel(&self) -> bool {
         matches!(self, Self::Kernel(_))
     }
+
+    /// The process ID of whose attempt it is; 0 if that is not known.
+    pub(super) fn pid(&self) -> u32 {
+        match self {
+            Self::Kernel(decision) => decision.event.identity.pid,
+            Self::Endpoint(decision, _) => decision.identity.map_or(0, |identity| identity.pid),
+            Self::Control(_) | Self::Attribution(..) | Self::Unattended(_) | Self::Lost(_) => 0,
+        }
+    }
 }

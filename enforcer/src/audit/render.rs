@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::{
+    process::Process,
     record::{Body, Change, Endpoint, KernelDecision, Lost, Record, Request, Unattended},
     redact::CredentialHash,
 };
@@ -116,6 +117,9 @@ struct Sender<'a> {
     comm: Comm,
     netns: u64,
     socket: u64,
+    /// The process as it is now, if it is still there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    process: Option<&'a Process>,
 }
 
 #[derive(Serialize)]
@@ -155,12 +159,13 @@ struct Protocol(u32);
 // === impl Record ===
 
 impl Record {
-    /// Appends the record's line to `output`.
-    pub(super) fn render(&self, output: &mut Vec<u8>) -> serde_json::Result<()> {
+    /// Appends the record's line to `output`, with the process whose attempt it is.
+    pub(super) fn render(&self, process: Option<&Process>, output: &mut Vec<u8>) -> serde_json::Result<()> {
         match &self.body {
-            Body::Kernel(decision) => serde_json::to_writer(&mut *output, &self.kernel(decision)),
+            Body::Kernel(decision) => serde_json::to_writer(&mut *output, &self.kernel(decision, process)),
             Body::Endpoint(decision, credential) => {
-                serde_json::to_writer(&mut *output, &self.endpoint(decision, credential.as_ref()))
+                let line = self.endpoint(decision, credential.as_ref(), process);
+                serde_json::to_writer(&mut *output, &line)
             }
             Body::Control(change) => serde_json::to_writer(&mut *output, &self.control(change)),
             Body::Attribution(alarm, credential) => {
@@ -175,7 +180,7 @@ impl Record {
         Ok(())
     }
 
-    fn kernel<'a>(&self, decision: &'a KernelDecision) -> KernelLine<'a> {
+    fn kernel<'a>(&self, decision: &'a KernelDecision, process: Option<&'a Process>) -> KernelLine<'a> {
         let event = &decision.event;
         let located = decision.located.as_deref();
         KernelLine {
@@ -187,7 +192,7 @@ impl Record {
             reason: Reason::from_raw(event.reason).map_or(UNKNOWN, Reason::name),
             target: target_name(event.target),
             task: located.and_then(task_of),
-            sender: Sender::new(&event.identity, located),
+            sender: Sender::new(&event.identity, located, process),
             destination: Destination {
                 address: Written(event.destination),
                 port: event.destination_port,
@@ -197,7 +202,12 @@ impl Record {
         }
     }
 
-    fn endpoint<'a>(&self, decision: &'a Endpoint, credential: Option<&'a CredentialHash>) -> EndpointLine<'a> {
+    fn endpoint<'a>(
+        &self,
+        decision: &'a Endpoint,
+        credential: Option<&'a CredentialHash>,
+        process: Option<&'a Process>,
+    ) -> EndpointLine<'a> {
         let (verdict, reason) = decision.verdict.names();
         let located = decision.located.as_deref();
         EndpointLine {
@@ -211,7 +221,7 @@ impl Record {
             sender: decision
                 .identity
                 .as_ref()
-                .map(|identity| Sender::new(identity, located)),
+                .map(|identity| Sender::new(identity, located, process)),
             request: RequestLine {
                 request: &decision.request,
                 credential,
@@ -262,7 +272,7 @@ impl Record {
 // === impl Sender ===
 
 impl<'a> Sender<'a> {
-    fn new(identity: &Identity, located: Option<&'a Located>) -> Self {
+    fn new(identity: &Identity, located: Option<&'a Located>, process: Option<&'a Process>) -> Self {
         Self {
             cgroup_id: identity.cgroup_id,
             cgroup: located.map(|located| &*located.path),
@@ -274,6 +284,7 @@ impl<'a> Sender<'a> {
             comm: Comm(identity.comm),
             netns: identity.netns_cookie,
             socket: identity.socket_cookie,
+            process,
         }
     }
 }

@@ -97,7 +97,7 @@ fn redactor() -> Redactor {
 
 fn line(record: &Record) -> String {
     let mut bytes = Vec::new();
-    record.render(&mut bytes).unwrap();
+    record.render(None, &mut bytes).unwrap();
     String::from_utf8(bytes).unwrap()
 }
 

@@ -19,6 +19,7 @@ use tracing::{error, info, warn};
 
 use super::{
     AuditError,
+    processes::Processes,
     queue::{Queue, Records},
     record::Record,
 };
@@ -42,6 +43,7 @@ pub(super) struct Writer {
 struct Loop {
     queue: Arc<Queue>,
     output: Box<dyn Write + Send>,
+    processes: Processes,
     /// Rendered lines the output has not taken yet.
     batch: Vec<u8>,
     failing: bool,
@@ -62,6 +64,7 @@ impl Writer {
         let mut writer = Loop {
             queue,
             output,
+            processes: Processes::start().map_err(|source| AuditError::Thread { source })?,
             batch: Vec::with_capacity(2 * BATCH_BYTES),
             failing: false,
             last_try: Arc::clone(&last_try),
@@ -119,7 +122,8 @@ impl Loop {
 
     fn take(&mut self, record: &Record) {
         let before = self.batch.len();
-        if let Err(error) = record.render(&mut self.batch) {
+        let process = self.processes.of(record.body.pid(), record.time);
+        if let Err(error) = record.render(process, &mut self.batch) {
             self.batch.truncate(before);
             self.queue.count_dropped(1);
             error!(%error, seq = record.seq, "cannot render an audit record");

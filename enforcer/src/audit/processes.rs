@@ -1,0 +1,225 @@
+//! The processes that records are about, remembered for a while.
+//!
+//! A thread of its own looks at them: some of what `procfs` tells is read from the process itself, which can keep whoever
+//! asks waiting. Nobody waits for it for long, or for a long time in all; a record that is due goes without.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::mpsc::{Receiver, SyncSender, TryRecvError, channel, sync_channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+
+use super::process::Process;
+
+/// How many processes are remembered. When there are more, remembering starts over.
+const REMEMBERED: usize = 512;
+
+/// How long after it was looked at a process number stands for the same process. No number comes around in so short a time.
+const FRESH: Duration = Duration::from_millis(100);
+
+/// How long one look may take.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// How long all looks may take in a second.
+const ALLOWANCE: Duration = Duration::from_millis(100);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Tells what processes are.
+#[derive(Debug)]
+pub(super) struct Processes {
+    questions: SyncSender<u32>,
+    answers: Receiver<(u32, Looked)>,
+    /// Whether an answer is still to come.
+    is_waiting: bool,
+    known: HashMap<u32, Looked>,
+    /// Since when there is the allowance of this second, and how much of it is spent.
+    second: Instant,
+    spent: Duration,
+}
+
+/// What was seen.
+#[derive(Debug)]
+struct Looked {
+    /// When the look began.
+    at: Timestamp,
+    process: Option<Process>,
+}
+
+// === impl Processes ===
+
+impl Processes {
+    /// Starts the thread that looks.
+    pub(super) fn start() -> Result<Self, io::Error> {
+        Self::by(Process::read)
+    }
+
+    fn by(read: impl Fn(u32) -> Option<Process> + Send + 'static) -> Result<Self, io::Error> {
+        let (questions, asked) = sync_channel(1);
+        let (answer, answers) = channel();
+        // It ends when nobody asks any more.
+        thread::Builder::new().name("processes".to_owned()).spawn(move || {
+            while let Ok(pid) = asked.recv() {
+                let at = Timestamp::now();
+                let process = read(pid);
+                if answer.send((pid, Looked { at, process })).is_err() {
+                    break;
+                }
+            }
+        })?;
+        Ok(Self {
+            questions,
+            answers,
+            is_waiting: false,
+            known: HashMap::new(),
+            second: Instant::now(),
+            spent: Duration::ZERO,
+        })
+    }
+
+    /// The process that had a number at a time, as far as it can be told: it may be gone, or somebody else may have its
+    /// number now.
+    pub(super) fn of(&mut self, pid: u32, time: Timestamp) -> Option<&Process> {
+        if pid == 0 {
+            return None;
+        }
+        if !self.known.get(&pid).is_some_and(|looked| looked.covers(time)) {
+            self.look(pid);
+        }
+        let looked = self.known.get(&pid)?;
+        let process = looked.process.as_ref()?;
+        (looked.covers(time) && process.started <= time).then_some(process)
+    }
+
+    fn look(&mut self, pid: u32) {
+        let began = Instant::now();
+        if began.duration_since(self.second) >= SECOND {
+            (self.second, self.spent) = (began, Duration::ZERO);
+        }
+        if self.spent >= ALLOWANCE || self.is_stuck() || self.questions.try_send(pid).is_err() {
+            return;
+        }
+        match self.answers.recv_timeout(PATIENCE) {
+            Ok(answer) => self.remember(answer),
+            Err(_late) => self.is_waiting = true,
+        }
+        self.spent += began.elapsed();
+    }
+
+    /// Whether the last look has not ended yet. If it has meanwhile, what was seen is remembered.
+    fn is_stuck(&mut self) -> bool {
+        if self.is_waiting {
+            match self.answers.try_recv() {
+                Ok(answer) => self.remember(answer),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return true,
+            }
+            self.is_waiting = false;
+        }
+        false
+    }
+
+    fn remember(&mut self, (pid, looked): (u32, Looked)) {
+        if self.known.len() >= REMEMBERED {
+            self.known.clear();
+        }
+        self.known.insert(pid, looked);
+    }
+}
+
+// === impl Looked ===
+
+impl Looked {
+    fn covers(&self, time: Timestamp) -> bool {
+        time.duration_since(self.at) <= FRESH.try_into().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        process,
+        sync::{
+            Arc, Mutex,
+            atomic::{AtomicU32, Ordering},
+            mpsc::channel,
+        },
+        time::{Duration, Instant},
+    };
+
+    use jiff::{SignedDuration, Timestamp};
+
+    use super::{ALLOWANCE, PATIENCE, Processes};
+    use crate::audit::process::Process;
+
+    #[test]
+    fn the_process_is_told_that_there_is_now() {
+        let mut processes = Processes::start().unwrap();
+        assert!(processes.of(process::id(), Timestamp::now()).is_some());
+        assert!(processes.of(0, Timestamp::now()).is_none());
+        assert!(processes.of(u32::MAX, Timestamp::now()).is_none());
+    }
+
+    #[test]
+    fn who_is_younger_than_what_is_recorded_is_somebody_else() {
+        let mut processes = Processes::start().unwrap();
+        let long_ago = Timestamp::now() - SignedDuration::from_hours(24 * 365);
+        assert!(processes.of(process::id(), long_ago).is_none());
+    }
+
+    #[test]
+    fn a_process_is_looked_at_once_for_many_records() {
+        let looks = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&looks);
+        let mut processes = Processes::by(move |pid| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Process::read(pid)
+        })
+        .unwrap();
+        let recorded = Timestamp::now();
+        for _ in 0..1000 {
+            assert!(processes.of(process::id(), recorded).is_some());
+        }
+        assert_eq!(looks.load(Ordering::Relaxed), 1);
+        let later = recorded + SignedDuration::from_secs(1);
+        assert!(processes.of(process::id(), later).is_none(), "that is not known yet");
+        assert_eq!(looks.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn who_keeps_waiting_is_not_waited_for_and_told_when_it_is_known() {
+        let (release, gate) = channel();
+        let gate = Mutex::new(gate);
+        let mut processes = Processes::by(move |pid| {
+            gate.lock().unwrap().recv().unwrap();
+            Process::read(pid)
+        })
+        .unwrap();
+        let (began, recorded) = (Instant::now(), Timestamp::now());
+        for _ in 0..1000 {
+            assert!(processes.of(process::id(), recorded).is_none());
+        }
+        assert!(began.elapsed() < 20 * PATIENCE, "{:?}", began.elapsed());
+        release.send(()).unwrap();
+        while processes.of(process::id(), recorded).is_none() {
+            std::thread::yield_now();
+        }
+        drop(release);
+    }
+
+    #[test]
+    fn all_looks_together_take_a_share_of_the_time() {
+        let mut processes = Processes::by(|_| {
+            std::thread::park_timeout(Duration::from_millis(15));
+            None
+        })
+        .unwrap();
+        let began = Instant::now();
+        for pid in 1..=1000 {
+            assert!(processes.of(pid, Timestamp::now()).is_none());
+        }
+        assert!(began.elapsed() < 3 * ALLOWANCE, "{:?}", began.elapsed());
+    }
+}
