@@ -105,6 +105,16 @@ impl Pod {
         TaskName::new(&format!("kubernetes/{}/{}/{}", self.namespace, self.name, self.uid))
     }
 
+    /// What tells it from others of its name.
+    pub(super) fn uid(&self) -> &str {
+        &self.uid
+    }
+
+    /// Whether these are its namespace, name and UID, and this can be its service account.
+    pub(super) fn is(&self, namespace: &str, name: &str, uid: &str, account: &str) -> bool {
+        [namespace, name, uid] == [&*self.namespace, &*self.name, &*self.uid] && is_name(account)
+    }
+
     /// What there is to tell people.
     pub(super) fn facts(self) -> impl Iterator<Item = (Fact, Box<str>)> {
         let container = self.container.map(|name| (Fact::Container, name.into()));
@@ -150,7 +160,7 @@ fn is_uid(text: &str) -> bool {
     UID_LENGTHS.contains(&text.len()) && text.bytes().all(plain)
 }
 
-/// Whether this can be the name of a pod or a namespace, none of which has a slash.
+/// Whether this can be the name of a pod, a namespace or a service account, none of which has a slash.
 fn is_name(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
     !text.is_empty() && text.len() <= 253 && text.bytes().all(plain)

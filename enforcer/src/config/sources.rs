@@ -8,6 +8,7 @@ use crate::attribution::Place;
 /// How long a request waits for the sources unless told otherwise; SDKs wait for about a second and then ask again.
 const WAIT: Duration = Duration::from_secs(2);
 const DOCKER_SOCKET: &str = "/run/docker.sock";
+const KUBELET: &str = "/var/lib/kubelet";
 
 /// Where the usual engines and runtimes keep their files: containerd, that of k3s and of Docker, and CRI-O; then what runc
 /// and crun keep for these, for Podman, and on their own. Podman's configurations are those its runtime's state names:
@@ -53,6 +54,8 @@ pub struct OciSource {
     pub places: Vec<Place>,
     /// Whether annotations of pods may name their roles.
     pub pod_annotations: bool,
+    /// The kubelet's directory.
+    pub kubelet: PathBuf,
 }
 
 /// Validates what is said about sources.
@@ -89,5 +92,9 @@ fn oci(raw: &raw::Oci) -> Result<OciSource, InvalidConfig> {
     Ok(OciSource {
         places: places.collect::<Result<_, _>>()?,
         pod_annotations: raw.pod_annotations.unwrap_or(false),
+        kubelet: absolute(
+            "sources.oci.kubelet",
+            raw.kubelet.clone().unwrap_or_else(|| KUBELET.into()),
+        )?,
     })
 }

@@ -33,6 +33,7 @@ use crate::{
 
 mod container;
 mod file;
+mod kubelet;
 mod place;
 mod runtime;
 mod scan;
@@ -119,6 +120,7 @@ impl Oci {
             places: config.places.clone().into(),
             skipped: if docker_has_its_own { DOCKER } else { &[] },
             pods_are_believed: config.pod_annotations,
+            kubelet: config.kubelet.clone(),
             trust: Trust::ROOT,
         };
         let cgroups: Arc<dyn CgroupPaths> = Arc::new(cgroups);

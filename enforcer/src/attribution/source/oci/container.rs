@@ -23,15 +23,18 @@ pub(super) struct Container<'a> {
     pub(super) pods_are_believed: bool,
 }
 
-/// What the source says of a container.
-pub(super) fn entry(container: &Container<'_>, spec: &Spec) -> Entry {
+/// What the source says of a container. `account` tells the service account of a pod.
+pub(super) fn entry(container: &Container<'_>, spec: &Spec, account: impl Fn(&Pod) -> Option<String>) -> Entry {
     let annotation = |key: &str| spec.annotation(key);
     let pod = Pod::of(annotation, container.cgroup);
     // Who may make pods is not root: what their annotations say counts only where that is wanted.
     let is_believed = container.pods_are_believed || pod == Ok(None);
     let believed = |key: &str| annotation(key).filter(|_| is_believed);
     let (task, facts): (_, Vec<_>) = match pod {
-        Ok(Some(pod)) => (Some(pod.task()), pod.facts().collect()),
+        Ok(Some(pod)) => {
+            let account = account(&pod).map(|name| (Fact::ServiceAccount, name.into()));
+            (Some(pod.task()), pod.facts().chain(account).collect())
+        }
         Ok(None) => (told::task(believed), vec![(Fact::Container, container.name.into())]),
         Err(NotOfThisPod::NoUid | NotOfThisPod::Unnamed) => (None, vec![(Fact::Container, container.name.into())]),
         Err(problem @ (NotOfThisPod::OtherCgroup | NotOfThisPod::Malformed)) => {
@@ -80,7 +83,9 @@ mod tests {
             created: Timestamp::UNIX_EPOCH,
             pods_are_believed,
         };
-        entry(&container, &Spec::parse(text.as_bytes()).unwrap())
+        entry(&container, &Spec::parse(text.as_bytes()).unwrap(), |_| {
+            Some("checkout".to_owned())
+        })
     }
 
     fn pod(annotations: &str) -> String {
@@ -114,6 +119,7 @@ mod tests {
         for (believed, role) in [(false, None), (true, Some("arn"))] {
             let entry = said(&cgroup, believed, &annotations);
             assert_eq!((entry.task.as_str(), entry.role_arn.as_deref()), (&*task, role));
+            assert!(entry.facts.contains(&(Fact::ServiceAccount, "checkout".into())));
         }
     }
 

@@ -12,14 +12,16 @@ use std::{
 };
 
 use jiff::Timestamp;
+use tracing::debug;
 
 use super::{
     container::{Container, entry},
     file::{Content, Refused, Stamp, Trust},
+    kubelet::Kubelet,
     place::{Findings, Found, Kind, Place},
     runtime::{Spec, State},
 };
-use crate::attribution::{CgroupPaths, task::Entry};
+use crate::attribution::{CgroupPaths, kubernetes::Pod, task::Entry};
 
 /// What is known, and where to look for more.
 #[derive(Debug)]
@@ -28,6 +30,7 @@ pub(super) struct Scanner {
     /// Namespaces that another source answers for.
     skipped: &'static [&'static str],
     pods_are_believed: bool,
+    kubelet: Kubelet,
     trust: Trust,
     cgroups: Arc<dyn CgroupPaths>,
     /// What runtimes say, by their files.
@@ -97,6 +100,8 @@ pub(super) struct Scope {
     pub(super) places: Box<[Place]>,
     pub(super) skipped: &'static [&'static str],
     pub(super) pods_are_believed: bool,
+    /// The kubelet's directory.
+    pub(super) kubelet: PathBuf,
     pub(super) trust: Trust,
 }
 
@@ -109,6 +114,10 @@ impl Scanner {
             places: scope.places,
             skipped: scope.skipped,
             pods_are_believed: scope.pods_are_believed,
+            kubelet: Kubelet {
+                directory: scope.kubelet,
+                trust: scope.trust,
+            },
             trust: scope.trust,
             cgroups,
             states: HashMap::new(),
@@ -299,7 +308,9 @@ impl Scanner {
                 created: present.created(content),
                 pods_are_believed: self.pods_are_believed,
             };
-            changes.put.push(entry(&container, &spec));
+            changes
+                .put
+                .push(entry(&container, &spec, |pod| self.service_account(pod)));
         } else if self.containers.get(path).is_some_and(|known| known.cgroup_id.is_some()) {
             changes.removed.push(name_of(path)?);
         }
@@ -308,6 +319,14 @@ impl Scanner {
             stated: present.stated.map(|stated| stated.stamp),
             cgroup,
             cgroup_id,
+        })
+    }
+
+    /// The service account of a pod. Not knowing it changes nothing else.
+    fn service_account(&self, pod: &Pod) -> Option<String> {
+        self.kubelet.service_account(pod).unwrap_or_else(|refused| {
+            debug!(%refused, "cannot tell the service account of a pod");
+            None
         })
     }
 

@@ -55,6 +55,7 @@ impl Host {
                 .into(),
             skipped: &["moby"],
             pods_are_believed: false,
+            kubelet: directory.path().join("kubelet"),
             trust: Trust::own(),
         };
         let scanner = Scanner::new(scope, Arc::new(tree.clone()));
