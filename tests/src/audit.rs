@@ -88,6 +88,26 @@ pub struct Sender {
     pub cgroup: Option<String>,
     pub pid: u32,
     pub comm: String,
+    #[serde(default)]
+    pub process: Option<Process>,
+}
+
+/// What its process is.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the audit schema documents its fields")]
+pub struct Process {
+    pub executable: Option<String>,
+    pub command: Vec<String>,
+    pub started: String,
+    pub ancestors: Vec<Ancestor>,
+}
+
+/// What it descends from.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the audit schema documents its fields")]
+pub struct Ancestor {
+    pub pid: u32,
+    pub comm: String,
 }
 
 /// Where to.

@@ -8,7 +8,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::{
+    mount::{MntFlags, MsFlags, mount as mount_at, umount2},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sched::{CloneFlags, unshare},
+};
 
 /// How long killed processes may take to disappear.
 const EXIT_DEADLINE_MS: u16 = 10_000;
@@ -24,6 +28,18 @@ pub fn mount() -> Result<PathBuf> {
             mount.split(' ').nth(4).map(PathBuf::from)
         })
         .context("no cgroup v2 hierarchy is mounted; mount one: mount -t cgroup2 none /sys/fs/cgroup")
+}
+
+/// Where everybody looks for cgroups; on a hybrid host other hierarchies are mounted there.
+pub(crate) const USUAL: &str = "/sys/fs/cgroup";
+
+/// Mounts the hierarchy where everybody looks for it, and no other, in a mount namespace of the calling process's own.
+pub(crate) fn mount_alone() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).context("cannot unshare mounts; this needs root")?;
+    umount2(USUAL, MntFlags::MNT_DETACH).with_context(|| format!("cannot unmount {USUAL}"))?;
+    let flags = MsFlags::empty();
+    mount_at(Some("cgroup2"), USUAL, Some("cgroup2"), flags, None::<&str>)
+        .with_context(|| format!("cannot mount cgroups at {USUAL}"))
 }
 
 /// Absolute path of the cgroup a process is in.

@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use crate::{
     actor::Actor,
     docker::{await_ready, run},
+    image,
     keeper::Keeper,
     rootfs::Rootfs,
     scene::Scene,
@@ -36,11 +37,15 @@ pub struct Containerd {
 impl Containerd {
     /// Starts a daemon and waits until it is ready.
     pub fn start(scene: &Scene) -> Result<Self> {
-        Ok(Self {
+        let containerd = Self {
             daemon: start_daemon(scene)?,
             rootfs: Rootfs::make(scene)?,
             parent: scene.engine_cgroup(),
-        })
+        };
+        let image = image::make(scene)?;
+        // Nothing but the scene's own daemon is there to unpack it.
+        run(scene.host_command(CLIENT).args(["image", "import", image]))?;
+        Ok(containerd)
     }
 
     /// Starts the daemon again after its end.
@@ -61,11 +66,7 @@ impl Containerd {
                 .arg("--mount")
                 .arg(format!("type=bind,src={from},dst={to},options=rbind:ro"));
         }
-        command
-            .args(options)
-            .arg("--rootfs")
-            .arg(self.rootfs.directory())
-            .args([id, "/lab", "actor"]);
+        command.args(options).args([image::NAME, id, "/lab", "actor"]);
         Actor::from_command(command)
     }
 

@@ -21,7 +21,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{actor::Actor, keeper::Keeper, rootfs::link_into_usr, scene::Scene, topology::write_sysctl};
+use crate::{actor::Actor, image, keeper::Keeper, scene::Scene, topology::write_sysctl};
 
 mod container;
 pub mod engine;
@@ -34,9 +34,6 @@ const PROGRAMS: &str = "/run/engine";
 const SOCKET: &str = "/run/docker.sock";
 /// What the daemon logs when it is ready.
 const READY: &str = "API listen on";
-/// The containers' image.
-const IMAGE: &str = "lab";
-
 /// What the image's links lead to, as options of `docker run`.
 const PROGRAMS_OF_THIS_MACHINE: [&str; 2] = ["--volume", "/usr:/usr:ro"];
 
@@ -97,15 +94,29 @@ impl Docker {
                 .collect(),
             containers: AtomicU32::new(0),
         };
-        docker.import_image(scene)?;
+        docker.load_image(scene)?;
         Ok(docker)
     }
 
     /// Ends the daemon. Its containers go on.
     pub fn stop(&mut self) -> Result<()> {
-        let pid = self.daemon.id().try_into().context("the engine has no process ID")?;
-        kill(Pid::from_raw(pid), Signal::SIGTERM).context("cannot end the engine")?;
+        self.signal(Signal::SIGTERM)?;
         self.daemon.wait().map(drop).context("cannot wait for the engine")
+    }
+
+    /// Has the daemon not answer until [`Self::go_on`]. Its containers go on.
+    pub fn hold(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Has the daemon go on after [`Self::hold`].
+    pub fn go_on(&self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = self.daemon.id().try_into().context("the engine has no process ID")?;
+        kill(Pid::from_raw(pid), signal).with_context(|| format!("cannot send {signal} to the engine"))
     }
 
     /// Starts the daemon again, after [`Self::stop`].
@@ -144,16 +155,44 @@ impl Docker {
             .arg(format!("{}:/lab:ro", Keeper::program("lab").display()))
             .args(PROGRAMS_OF_THIS_MACHINE)
             .args(options)
-            .args([IMAGE, "/lab", "actor"]);
-        let actor = Actor::from_command(command)?;
+            .args([image::NAME, "/lab", "actor"]);
+        self.inspected(Actor::from_command(command)?, name)
+    }
+
+    fn inspected(&self, actor: Actor, name: &str) -> Result<Container> {
         let said = self.call(["inspect", "--format", "{{json .}}", name])?;
         Container::inspected(actor, name.to_owned(), &said)
+    }
+
+    /// Makes a container, and runs it once others have been told its ID, as who makes containers for others does.
+    pub fn run_once_known(
+        &self,
+        name: &str,
+        options: &[&str],
+        tell: impl FnOnce(&str) -> Result<()>,
+    ) -> Result<Container> {
+        let create = [
+            "create",
+            "--rm",
+            "--interactive",
+            "--log-driver",
+            "none",
+            "--name",
+            name,
+        ];
+        let program = format!("--volume={}:/lab:ro", Keeper::program("lab").display());
+        let arguments = create.iter().chain(&PROGRAMS_OF_THIS_MACHINE).chain(options);
+        let id = self.call(arguments.chain(&[&*program, image::NAME, "/lab", "actor"]))?;
+        tell(id.trim())?;
+        let mut command = self.client();
+        command.args(["start", "--attach", "--interactive", name]);
+        self.inspected(Actor::from_command(command)?, name)
     }
 
     /// Runs a script with options of `docker run`, and returns what it, or with `--detach` the engine, writes.
     pub fn run_script(&self, options: &[&str], script: &str) -> Result<String> {
         let run = ["run"].iter().chain(&PROGRAMS_OF_THIS_MACHINE).chain(options);
-        self.call(run.chain(&[IMAGE, "bash", "-c", script]))
+        self.call(run.chain(&[image::NAME, "bash", "-c", script]))
     }
 
     /// Runs a script in a container there is, with options of `docker exec`, and returns what it writes.
@@ -161,22 +200,10 @@ impl Docker {
         self.call(["exec"].iter().chain(options).chain(&[container, "bash", "-c", script]))
     }
 
-    fn import_image(&self, scene: &Scene) -> Result<()> {
-        let tree = scene.path("/run/image");
-        fs::create_dir(&tree).with_context(|| format!("cannot create {}", tree.display()))?;
-        link_into_usr(&tree)?;
-        let mut tar = Command::new("tar")
-            .arg("--directory")
-            .arg(&tree)
-            .args(["--create", "."])
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot start tar")?;
-        let image = tar.stdout.take().context("tar has no output")?;
-        let mut import = self.client();
-        run(import.args(["import", "-", IMAGE]).stdin(image))?;
-        ensure!(tar.wait().context("cannot wait for tar")?.success(), "tar failed");
-        Ok(())
+    fn load_image(&self, scene: &Scene) -> Result<()> {
+        let image = scene.path(image::make(scene)?);
+        let image = image.to_str().context("the image has no name")?;
+        self.call(["load", "--input", image]).map(drop)
     }
 
     /// What a command of the engine's client writes; that it fails is an error.

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use nix::{
-    sched::{CloneFlags, setns},
+    sched::{CloneFlags, setns, unshare},
     sys::resource::{Resource, getrlimit, setrlimit},
 };
 
@@ -30,6 +30,9 @@ pub struct Place {
     /// File of the mount namespace; without it, the caller's.
     #[arg(long)]
     pub mounts: Option<PathBuf>,
+    /// The cgroup that is to look like the root of all; without it, the root does.
+    #[arg(long)]
+    pub hierarchy: Option<PathBuf>,
 }
 
 // === impl Place ===
@@ -49,6 +52,9 @@ impl Place {
         if let Some(mounts) = &self.mounts {
             command.arg("--mounts").arg(mounts);
         }
+        if let Some(hierarchy) = &self.hierarchy {
+            command.arg("--hierarchy").arg(hierarchy);
+        }
         command.arg("--").arg(program).process_group(0);
         command
     }
@@ -57,12 +63,19 @@ impl Place {
 /// Enters the place and runs the command line in it; returns only if that fails.
 pub fn run(place: &Place, command_line: &[OsString]) -> Result<()> {
     let (program, arguments) = command_line.split_first().context("there is no program to run")?;
+    if let Some(hierarchy) = &place.hierarchy {
+        cgroup::join(hierarchy)?;
+        unshare(CloneFlags::CLONE_NEWCGROUP).context("cannot unshare the view of cgroups; this needs root")?;
+    }
     cgroup::join(&place.cgroup)?;
     let network = open(&place.network)?;
     let mounts = place.mounts.as_deref().map(open).transpose()?;
     setns(network, CloneFlags::CLONE_NEWNET).context("cannot enter the network namespace")?;
     if let Some(mounts) = mounts {
         setns(mounts, CloneFlags::CLONE_NEWNS).context("cannot enter the mount namespace")?;
+    }
+    if place.hierarchy.is_some() {
+        cgroup::mount_alone()?;
     }
     raise_file_limit()?;
     let error = Command::new(program).args(arguments).exec();

@@ -12,12 +12,14 @@
 pub mod scene;
 
 pub mod actor;
+pub mod agent;
 pub mod attacker;
 pub mod audit;
 pub mod containerd;
 pub mod docker;
 pub mod enforcer;
 pub mod foreign;
+mod image;
 pub mod imds;
 pub mod podman;
 pub mod rootfs;

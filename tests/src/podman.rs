@@ -1,11 +1,11 @@
 //! A real Podman in a scene. There is no daemon: each command is a trusted host service for as long as it runs. Containers
 //! are actors in the host's network, with cgroups below the one the enforcer guards.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result};
 
-use crate::{actor::Actor, keeper::Keeper, rootfs::Rootfs, scene::Scene};
+use crate::{actor::Actor, docker::run, image, keeper::Keeper, rootfs::Rootfs, scene::Scene};
 
 /// The configuration: no systemd, no limits that this machine's hierarchies or rights do not allow, and Debian's runc.
 const CONFIGURATION: &str = r#"
@@ -19,6 +19,9 @@ cgroup_manager = "cgroupfs"
 events_logger = "none"
 runtime = "runc"
 "#;
+
+/// Whose images are run: everybody's.
+const POLICY: &str = r#"{"default":[{"type":"insecureAcceptAnything"}]}"#;
 
 /// Podman, set up.
 #[derive(Debug)]
@@ -36,28 +39,34 @@ impl Podman {
         let directory = scene.path("/etc/containers");
         fs::create_dir(&directory)
             .and_then(|()| fs::write(directory.join("containers.conf"), CONFIGURATION))
+            .and_then(|()| fs::write(directory.join("policy.json"), POLICY))
             .with_context(|| format!("cannot make {}", directory.display()))?;
-        Ok(Self {
+        let podman = Self {
             rootfs: Rootfs::make(scene)?,
             parent: scene.engine_cgroup(),
-        })
+        };
+        let image = image::make(scene)?;
+        run(podman_command(scene).args(["load", "--input", image]))?;
+        Ok(podman)
     }
 
     /// Runs a container, with further options of `podman run`. It is gone when the actor is dropped.
     pub fn run(&self, scene: &Scene, name: &str, options: &[&str]) -> Result<Actor> {
-        let mut command = scene.host_command(Keeper::program("lab"));
+        let mut command = podman_command(scene);
         command
-            .args(["engine", "--", "podman", "run", "--rm", "--interactive"])
+            .args(["run", "--rm", "--interactive"])
             .args(["--network", "host", "--name", name, "--cgroup-parent"])
             .arg(&self.parent);
         for (from, to) in self.rootfs.mounts() {
             command.args(["--volume", &format!("{from}:{to}:ro")]);
         }
-        command
-            .args(options)
-            .arg("--rootfs")
-            .arg(self.rootfs.directory())
-            .args(["/lab", "actor"]);
+        command.args(options).args([image::NAME, "/lab", "actor"]);
         Actor::from_command(command)
     }
+}
+
+fn podman_command(scene: &Scene) -> Command {
+    let mut command = scene.host_command(Keeper::program("lab"));
+    command.args(["engine", "--", "podman"]);
+    command
 }

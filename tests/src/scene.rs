@@ -58,6 +58,7 @@ pub struct Builder {
     first_lines: &'static str,
     audit_file: Option<String>,
     upstream: Option<&'static str>,
+    is_all_there_is: bool,
 }
 
 /// A running scene. Its fields are dropped in this order: what runs first, then what it runs in.
@@ -70,9 +71,19 @@ pub struct Scene {
     tasks: Vec<Task>,
     roles: Vec<Task>,
     directory: PathBuf,
+    view: View,
     lab: PathBuf,
     containers: AtomicU32,
     keeper: Keeper,
+}
+
+/// How the host of a scene sees the scene's cgroups.
+#[derive(Clone, Debug)]
+enum View {
+    /// As what they are: below the scene's own, which has this name with a leading slash.
+    Below(PathBuf),
+    /// As all there are, so that they can have the names that cgroups have on a host: this one is the root.
+    All(PathBuf),
 }
 
 /// Starts a part that the `lab` program plays, in a place whose packets come from an address.
@@ -132,6 +143,14 @@ impl Builder {
         self
     }
 
+    /// Has the host see the cgroup that the enforcer attaches to as the root of all, with the names below it that cgroups
+    /// have on a host. The lab's own processes are not on that host.
+    #[must_use]
+    pub fn with_cgroups_of_its_own(mut self) -> Self {
+        self.is_all_there_is = true;
+        self
+    }
+
     /// Sends the audit trail to a file of the scene instead of [`Scene::audit`].
     #[must_use]
     pub fn audit_to(mut self, file: &str) -> Self {
@@ -179,7 +198,13 @@ impl Builder {
         }
         let audit = self.audit_file.as_deref().unwrap_or("-");
         let upstream = self.upstream.unwrap_or("embedded");
-        let cgroups = task::configuration(&mount, &Path::new("/").join(&name), [&tasks, &roles], [audit, upstream]);
+        let root = directory.join(ROOT);
+        let (view, seen_root) = if self.is_all_there_is {
+            (View::All(root), Path::new(cgroup::USUAL).to_owned())
+        } else {
+            (View::Below(Path::new("/").join(&name)), root)
+        };
+        let cgroups = task::configuration(&seen_root, &view, [&tasks, &roles], [audit, upstream]);
         let configuration = format!("{}\n{cgroups}", self.first_lines);
         write_configuration(&keeper, &configuration, tasks.iter().chain(&roles))?;
 
@@ -187,6 +212,7 @@ impl Builder {
             cgroup: directory.join(LAB),
             network: network.path(),
             mounts: None,
+            hierarchy: None,
         };
         let imds = Imds::start(&lab, &of_lab(&topology.imds))?;
         let marker = Actor::start(&lab, &of_lab(&topology.host), BRIDGE_V4)?;
@@ -197,6 +223,7 @@ impl Builder {
                 cgroup: directory.join(SERVICE),
                 network: topology.host.path(),
                 mounts: Some(keeper.mounts()),
+                hierarchy: view.hierarchy(),
             },
             notify_socket: keeper.path(NOTIFY_SOCKET),
         });
@@ -209,6 +236,7 @@ impl Builder {
             tasks,
             roles,
             directory,
+            view,
             lab,
             containers,
             keeper,
@@ -232,6 +260,27 @@ fn write_configuration<'a>(
     };
     write(CONFIGURATION, configuration)?;
     tasks.try_for_each(|task| write(&task.credentials_file(), &task.credentials()))
+}
+
+// === impl View ===
+
+impl View {
+    /// What a cgroup of the scene is called on the host, with a leading slash.
+    fn name(&self, cgroup: impl AsRef<Path>) -> PathBuf {
+        let cgroup = cgroup.as_ref();
+        match self {
+            Self::Below(scene) => scene.join(cgroup),
+            Self::All(_) => Path::new("/").join(cgroup.strip_prefix(ROOT).unwrap_or(cgroup)),
+        }
+    }
+
+    /// The root of all, if it is another than the machine's.
+    fn hierarchy(&self) -> Option<PathBuf> {
+        match self {
+            Self::Below(_) => None,
+            Self::All(root) => Some(root.clone()),
+        }
+    }
 }
 
 // === impl Scene ===
@@ -263,10 +312,10 @@ impl Scene {
         role.with_context(|| format!("the scene has no role {name}"))
     }
 
-    /// The cgroup of containers that are put nowhere else, in the hierarchy, with a leading slash.
+    /// The cgroup of containers that are put nowhere else, in the hierarchy as the host sees it, with a leading slash.
     #[must_use]
     pub fn engine_cgroup(&self) -> PathBuf {
-        self.name().join(ENGINE)
+        self.view.name(ENGINE)
     }
 
     /// The enforcer.
@@ -334,6 +383,7 @@ impl Scene {
             cgroup: self.directory.join(HOST),
             network: self.topology.host.path(),
             mounts: Some(self.keeper.mounts()),
+            hierarchy: self.view.hierarchy(),
         };
         place.command(&self.lab, program.as_ref())
     }
@@ -442,6 +492,7 @@ impl Scene {
             cgroup: cgroup.to_owned(),
             network: network.path(),
             mounts: None,
+            hierarchy: None,
         };
         start(&self.lab, &place, address)
     }

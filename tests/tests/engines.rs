@@ -9,9 +9,11 @@ use enforcer_tests::{actor::Actor, scene::Scene};
 mod engines {
     mod containerd;
     mod docker;
+    mod ecs;
     mod forgery;
     mod podman;
     mod runc;
+    mod sdk;
 }
 
 /// The answer to a request for credentials the caller does not own.

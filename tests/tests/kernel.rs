@@ -17,6 +17,7 @@ use nix::errno::Errno;
 
 /// The directory beside this file.
 mod kernel {
+    mod audit;
     mod bind;
     mod budget;
     mod check;

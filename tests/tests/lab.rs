@@ -127,6 +127,7 @@ fn nothing_of_a_scene_stays_when_its_owner_is_gone() {
         cgroup: cgroup.clone(),
         network: format!("/proc/{}/ns/net", keeper.id()).into(),
         mounts: None,
+        hierarchy: None,
     };
     let mut member = Worker::start({
         let mut command = place.command(&lab, &lab);

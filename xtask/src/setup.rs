@@ -53,6 +53,7 @@ pub(crate) fn ensure(purpose: Purpose) -> Result<()> {
     if purpose >= Purpose::HostTests {
         packages::ensure_static_libc()?;
         packages::ensure_engines()?;
+        packages::ensure_sdk()?;
     }
     if purpose >= Purpose::AllTests {
         packages::ensure_program("qemu-system-x86_64", "qemu-system-x86")?;

@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::Parser;
 use enforcer_tests::{
-    actor,
+    actor, agent,
     bench::{self, Bench, gauge},
     demo::{self, Demo},
     docker::engine,
@@ -46,6 +46,9 @@ enum Part {
     /// Try things on command
     #[command(hide = true)]
     Actor,
+    /// Be an ECS agent
+    #[command(hide = true)]
+    Agent,
     /// Be a metadata service
     #[command(hide = true)]
     Imds,
@@ -80,6 +83,7 @@ fn play(part: &Part) -> Result<bool> {
         Part::Activate { command_line } => manager::run(command_line)?,
         Part::Engine { command_line } => engine::run(command_line)?,
         Part::Actor => actor::run()?,
+        Part::Agent => agent::run()?,
         Part::Imds => imds::run()?,
         Part::Bench(options) => bench::run(options)?,
         Part::Gauge => gauge::run()?,

@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
+use super::View;
 use crate::http::Response;
 
 /// A task: its cgroup, its credentials, and the secret that stands for them.
@@ -106,7 +107,7 @@ credentials-file = "{}"
         )
     }
 
-    fn section(&self, scene: &Path) -> String {
+    fn section(&self, view: &View) -> String {
         format!(
             r#"
 [[task]]
@@ -118,7 +119,7 @@ credentials-file = "{}"
 {}
 "#,
             self.name,
-            scene.join(&self.cgroup).display(),
+            view.name(&self.cgroup).display(),
             self.credential_id,
             self.role_arn,
             self.credentials_file(),
@@ -127,15 +128,13 @@ credentials-file = "{}"
     }
 }
 
-/// The enforcer's configuration file. `mount` is where cgroups are mounted, `scene` the scene's cgroup below it, with a
-/// leading slash.
+/// The enforcer's configuration file. `root` is the cgroup it attaches to.
 pub(super) fn configuration(
-    mount: &Path,
-    scene: &Path,
+    root: &Path,
+    view: &View,
     [tasks, roles]: [&[Task]; 2],
     [audit, upstream]: [&str; 2],
 ) -> String {
-    let root = mount.join(scene.strip_prefix("/").unwrap_or(scene)).join(super::ROOT);
     let mut text = format!(
         r#"[cgroups]
 root = "{}"
@@ -152,13 +151,13 @@ upstream = "{upstream}"
 cgroup-parent = "{}"
 "#,
         root.display(),
-        scene.join(super::HOST).display(),
-        scene.join(super::SERVICE).display(),
-        scene.join(super::LAB).display(),
-        scene.join(super::ENGINE).display(),
+        view.name(super::HOST).display(),
+        view.name(super::SERVICE).display(),
+        view.name(super::LAB).display(),
+        view.name(super::ENGINE).display(),
     );
     text.extend(roles.iter().map(Task::role_section));
-    text.extend(tasks.iter().map(|task| task.section(scene)));
+    text.extend(tasks.iter().map(|task| task.section(view)));
     text
 }
 

@@ -52,6 +52,12 @@ pub(super) fn ensure_engines() -> Result<()> {
         .try_for_each(|(program, package)| ensure_program(program, package))
 }
 
+/// The SDK for Python, which containers of the tests use: they have this machine's `/usr`, and the interpreter there.
+pub(super) fn ensure_sdk() -> Result<()> {
+    let present = step::succeeds(step::command("/usr/bin/python3").args(["-c", "import boto3"]));
+    ensure(present, "the AWS SDK for Python", "python3-boto3")
+}
+
 /// Tells Debian's package scripts not to start services, while this lives.
 struct ServicePolicy {
     file: Option<PathBuf>,

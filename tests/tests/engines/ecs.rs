@@ -1,0 +1,247 @@
+//! ECS: tasks of an agent, whose containers are made as it makes them, in cgroups as it makes them, and told of as it
+//! tells of them.
+
+use anyhow::Result;
+use enforcer_tests::{
+    actor::{Actor, Attempt, DatagramStyle},
+    agent::{Agent, AgentTask},
+    cgroup,
+    docker::{Container, Docker, Iptables},
+    scene::{Scene, credential_id},
+    topology::IMDS,
+};
+use nix::errno::Errno;
+
+use crate::REFUSAL;
+
+/// What the credentials of every task begin with; then comes its own.
+const CREDENTIALS: &str =
+    r#"{"RoleArn":"arn:aws:iam::111122223333:role/app","AccessKeyId":"ASIALAB","SecretAccessKey":"lab","Token":"#;
+
+/// A host with an enforcer in front of an agent, and with an engine.
+struct Host {
+    agent: Agent,
+    docker: Docker,
+    scene: Scene,
+}
+
+/// A task of the agent.
+struct Task {
+    arn: String,
+    credential_id: String,
+    credentials: String,
+    /// Its cgroup's path.
+    cgroup: String,
+}
+
+/// Who tells whose a container is.
+#[derive(Clone, Copy)]
+enum Told {
+    /// Its cgroup.
+    ByCgroup,
+    /// The agent.
+    ByAgent,
+    /// Nobody.
+    ByNobody,
+}
+
+// === impl Host ===
+
+impl Host {
+    fn start() -> Self {
+        let mut scene = Scene::builder()
+            .in_front_of_ecs_agent()
+            .with_cgroups_of_its_own()
+            .prepare()
+            .unwrap();
+        scene
+            .configure(|text| text.replace("host = [", r#"host = ["/ecs-agent", "#))
+            .unwrap();
+        scene.enforcer().start().unwrap();
+        Self {
+            agent: scene.on_host(Agent::start).unwrap(),
+            docker: Docker::start(&scene, Iptables::Nft).unwrap(),
+            scene,
+        }
+    }
+
+    /// A task with a role, which the agent has credentials for.
+    fn task(&mut self, id: &str) -> Task {
+        let task = Task::with_arn(&format!("arn:aws:ecs:us-west-2:111122223333:task/shop/{id}"), id);
+        self.agent.know(&task.as_known(&[])).unwrap();
+        task
+    }
+
+    /// A container as the agent makes it for a task.
+    fn run(&mut self, task: &Task, name: &str, options: &[&str], told: Told) -> Container {
+        let parent = format!("--cgroup-parent={}", task.cgroup);
+        let claim = task.claim();
+        let labels = task.labels();
+        let mut made: Vec<_> = labels.iter().map(String::as_str).collect();
+        made.extend([&*claim].iter().chain(options));
+        if let Told::ByCgroup = told {
+            made.push(&parent);
+        }
+        let agent = &mut self.agent;
+        let tell = |id: &str| -> Result<()> {
+            match told {
+                Told::ByAgent => agent.know(&task.as_known(&[id])),
+                Told::ByCgroup | Told::ByNobody => Ok(()),
+            }
+        };
+        self.docker.run_once_known(name, &made, tell).unwrap()
+    }
+}
+
+// === impl Task ===
+
+impl Task {
+    fn with_arn(arn: &str, id: &str) -> Self {
+        let credential_id = credential_id().unwrap();
+        Self {
+            arn: arn.to_owned(),
+            credentials: format!(r#"{CREDENTIALS}"{id}","Expiration":"2099-01-02T03:04:05Z"}}"#),
+            credential_id,
+            cgroup: format!("/ecs/{id}"),
+        }
+    }
+
+    fn as_known(&self, containers: &[&str]) -> AgentTask {
+        AgentTask {
+            arn: self.arn.clone(),
+            containers: containers.iter().copied().map(str::to_owned).collect(),
+            credential_id: self.credential_id.clone(),
+            credentials: self.credentials.clone(),
+        }
+    }
+
+    fn path(&self) -> String {
+        format!("/v2/credentials/{}", self.credential_id)
+    }
+
+    fn claim(&self) -> String {
+        format!("--env=AWS_CONTAINER_CREDENTIALS_RELATIVE_URI={}", self.path())
+    }
+
+    fn labels(&self) -> [String; 5] {
+        [
+            format!("--label=com.amazonaws.ecs.task-arn={}", self.arn),
+            "--label=com.amazonaws.ecs.container-name=app".to_owned(),
+            "--label=com.amazonaws.ecs.task-definition-family=fam".to_owned(),
+            "--label=com.amazonaws.ecs.task-definition-version=7".to_owned(),
+            "--label=com.amazonaws.ecs.cluster=shop".to_owned(),
+        ]
+    }
+}
+
+#[track_caller]
+fn assert_gets(container: &mut Actor, task: &Task) {
+    let answer = container.get(&task.path()).unwrap();
+    assert_eq!((answer.status, answer.body_text()), (200, task.credentials.clone()));
+}
+
+#[track_caller]
+fn assert_is_refused(container: &mut Actor, task: &Task) {
+    assert_eq!(container.get(&task.path()).unwrap().body_text(), REFUSAL);
+}
+
+#[test]
+fn all_containers_of_a_task_share_its_credentials_and_others_do_not() {
+    let mut host = Host::start();
+    let shop = host.task("0123456789abcdef0123456789abcdef");
+    let bank = host.task("fedcba9876543210fedcba9876543210");
+    let mut app = host.run(&shop, "ecs-fam-7-app", &["--network=bridge"], Told::ByCgroup);
+    let mut sidecar = host.run(&shop, "ecs-fam-7-sidecar", &["--network=host"], Told::ByCgroup);
+    let mut other = host.run(&bank, "ecs-fam-7-other", &["--network=host"], Told::ByCgroup);
+    for member in [&mut app, &mut sidecar] {
+        assert_gets(member, &shop);
+        assert_is_refused(member, &bank);
+    }
+    assert_gets(&mut other, &bank);
+    assert_is_refused(&mut other, &shop);
+}
+
+#[test]
+fn containers_in_the_network_of_a_pause_container_are_still_their_own_tasks() {
+    let mut host = Host::start();
+    let shop = host.task("0123456789abcdef0123456789abcdef");
+    let bank = host.task("fedcba9876543210fedcba9876543210");
+    let mut pause = host.run(&shop, "internal-ecs-pause", &["--network=bridge"], Told::ByCgroup);
+    let joined = ["--network=container:internal-ecs-pause"];
+    let mut app = host.run(&shop, "ecs-fam-7-app", &joined, Told::ByCgroup);
+    let mut guest = host.run(&bank, "ecs-fam-7-guest", &joined, Told::ByCgroup);
+    for member in [&mut pause, &mut app] {
+        assert_gets(member, &shop);
+    }
+    assert_gets(&mut guest, &bank);
+    assert_is_refused(&mut guest, &shop);
+}
+
+#[test]
+fn tasks_that_the_agent_makes_for_itself_are_known_by_their_cgroups() {
+    let mut host = Host::start();
+    let id = "service-connect-relay-d8f91d60-f0c6-4160-b32b-3f61089b625a";
+    let relay = Task::with_arn(&format!("arn:::::/{id}"), id);
+    host.agent.know(&relay.as_known(&[])).unwrap();
+    let mut container = host.run(&relay, "relay", &["--network=host"], Told::ByCgroup);
+    assert_gets(&mut container, &relay);
+}
+
+#[test]
+fn where_tasks_have_no_cgroups_the_agent_tells_whose_a_container_is() {
+    let mut host = Host::start();
+    let shop = host.task("0123456789abcdef0123456789abcdef");
+    let mut app = host.run(&shop, "ecs-fam-7-app", &["--network=bridge"], Told::ByAgent);
+    assert_gets(&mut app, &shop);
+}
+
+#[test]
+fn a_task_id_with_dashes_is_told_by_the_agent_wherever_its_slices_are() {
+    let mut host = Host::start();
+    let id = "d8f91d60-f0c6-4160-b32b-3f61089b625a";
+    let shop = host.task(id);
+    // As systemd nests slices: one for each dash.
+    let dashes = id.match_indices('-').map(|(at, _)| at).chain([id.len()]);
+    let slices = dashes.fold("/ecstasks.slice".to_owned(), |path, end| {
+        format!("{path}/ecstasks-{}.slice", &id[..end])
+    });
+    let parent = format!("--cgroup-parent={slices}");
+    let mut app = host.run(&shop, "ecs-fam-7-app", &["--network=host", &parent], Told::ByAgent);
+    let cgroup = cgroup::of_process(app.pid()).unwrap();
+    assert!(
+        cgroup.starts_with(host.scene.root().join(slices.trim_start_matches('/'))),
+        "{}",
+        cgroup.display()
+    );
+    assert_gets(&mut app, &shop);
+}
+
+#[test]
+fn forged_labels_of_a_task_give_nothing_of_it() {
+    let mut host = Host::start();
+    let shop = host.task("0123456789abcdef0123456789abcdef");
+    let mut app = host.run(&shop, "ecs-fam-7-app", &["--network=bridge"], Told::ByCgroup);
+    assert_gets(&mut app, &shop);
+    let mut forger = host.run(&shop, "forger", &["--network=bridge"], Told::ByNobody);
+    assert_is_refused(&mut forger, &shop);
+    assert_gets(&mut app, &shop);
+    let alarm = host
+        .scene
+        .audit()
+        .wait_for(|record| record.source == "attribution" && record.reason.as_deref() == Some("forged"))
+        .unwrap();
+    assert_eq!(alarm.task.as_deref(), Some("docker/forger"));
+}
+
+#[test]
+fn the_agents_own_container_is_the_hosts() {
+    let mut host = Host::start();
+    let shop = host.task("0123456789abcdef0123456789abcdef");
+    let options = ["--cgroup-parent=/ecs-agent"];
+    let mut agent = host.docker.run_named("ecs-agent", "host", &options).unwrap();
+    let mut app = host.run(&shop, "ecs-fam-7-app", &["--network=host"], Told::ByCgroup);
+    // Nothing answers: the lab's metadata service is not on this host.
+    for (container, attempt) in [(&mut agent, Attempt::Done), (&mut app, Attempt::Refused(Errno::EPERM))] {
+        assert_eq!(container.datagram(IMDS, DatagramStyle::Unconnected).unwrap(), attempt);
+    }
+}
