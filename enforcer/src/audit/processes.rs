@@ -6,12 +6,13 @@
 use std::{
     collections::HashMap,
     io,
-    sync::mpsc::{Receiver, SyncSender, TryRecvError, channel, sync_channel},
+    sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::process::Process;
 
@@ -68,7 +69,8 @@ impl Processes {
 
     fn by(read: impl Fn(u32) -> Option<Process> + Send + 'static, limits: Limits) -> Result<Self, io::Error> {
         let (questions, asked) = sync_channel(1);
-        let (answer, answers) = channel();
+        // One question at a time, so one answer.
+        let (answer, answers) = sync_channel(1);
         // It ends when nobody asks any more.
         thread::Builder::new().name("processes".to_owned()).spawn(move || {
             while let Ok(pid) = asked.recv() {
@@ -154,13 +156,14 @@ mod tests {
         sync::{
             Arc,
             atomic::{AtomicU32, Ordering},
-            mpsc::channel,
+            mpsc::sync_channel,
         },
         thread,
-        time::{Duration, Instant},
+        time::Duration,
     };
 
     use jiff::{SignedDuration, Timestamp};
+    use tokio::time::Instant;
 
     use super::{LIMITS, Limits, Processes};
     use crate::audit::process::Process;
@@ -207,7 +210,7 @@ mod tests {
 
     #[test]
     fn who_keeps_waiting_is_not_waited_for_and_told_when_it_is_known() {
-        let (release, gate) = channel();
+        let (release, gate) = sync_channel(1);
         let read = move |pid| {
             gate.recv().unwrap();
             Process::read(pid)

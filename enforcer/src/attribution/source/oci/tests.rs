@@ -37,6 +37,7 @@ fn source() -> (TempDir, Oci) {
         places: [place].into(),
         skipped: &[],
         pods_are_believed: false,
+        kubelet: directory.path().join("kubelet"),
         trust: Trust::own(),
     };
     let cgroups: Arc<dyn CgroupPaths> = Arc::new(Tree);
