@@ -28,8 +28,11 @@ const CREDENTIALS: u16 = 51679;
 pub struct AgentTask {
     /// Its ARN.
     pub arn: String,
-    /// The IDs of its containers; the agent names none that it made for itself.
+    /// The IDs of its containers.
     pub containers: Vec<String>,
+    /// Those of containers that only the agent needs, as the one that keeps the task's network: it knows whose they are, and
+    /// lists none of them.
+    pub internal: Vec<String>,
     /// The ID of its role's credentials.
     pub credential_id: String,
     /// The credentials.
@@ -100,7 +103,7 @@ fn introspect(tasks: &[AgentTask], target: &str) -> Response {
     let of = |id: &str| {
         tasks
             .iter()
-            .find(|task| task.containers.iter().any(|container| container == id))
+            .find(|task| task.containers.iter().chain(&task.internal).any(|container| container == id))
     };
     let Some(task) = target.strip_prefix("/v1/tasks?dockerid=").and_then(of) else {
         let nothing = r#"{"Arn":"","KnownStatus":"","Family":"","Version":"","Containers":null}"#;

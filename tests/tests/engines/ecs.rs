@@ -32,17 +32,22 @@ struct Task {
     credentials: String,
     /// Its cgroup's path.
     cgroup: String,
+    /// The IDs of its containers, and of those that the agent does not list.
+    containers: Vec<String>,
+    internal: Vec<String>,
 }
 
-/// Who tells whose a container is.
-#[derive(Clone, Copy)]
-enum Told {
-    /// Its cgroup.
-    ByCgroup,
-    /// The agent.
-    ByAgent,
-    /// Nobody.
-    ByNobody,
+/// Who makes a container with a task's labels.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Maker {
+    /// The agent, for the task's definition.
+    Agent,
+    /// The agent, for itself.
+    AgentForItself,
+    /// The agent, as part of a task that it tells nobody of.
+    AgentInSecret,
+    /// Somebody else.
+    Forger,
 }
 
 // === impl Host ===
@@ -55,7 +60,7 @@ impl Host {
             .prepare()
             .unwrap();
         scene
-            .configure(|text| text.replace("host = [", r#"host = ["/ecs-agent", "#))
+            .configure(|text| text.replace("host = [", r#"host = ["/ecs-agent/*", "#))
             .unwrap();
         scene.enforcer().start().unwrap();
         Self {
@@ -68,26 +73,30 @@ impl Host {
     /// A task with a role, which the agent has credentials for.
     fn task(&mut self, id: &str) -> Task {
         let task = Task::with_arn(&format!("arn:aws:ecs:us-west-2:111122223333:task/shop/{id}"), id);
-        self.agent.know(&task.as_known(&[])).unwrap();
+        self.agent.know(&task.as_known()).unwrap();
         task
     }
 
-    /// A container as the agent makes it for a task.
-    fn run(&mut self, task: &Task, name: &str, options: &[&str], told: Told) -> Container {
+    /// A container with a task's labels and credential ID, in the task's cgroup.
+    fn run(&mut self, task: &mut Task, name: &str, options: &[&str], maker: Maker) -> Container {
         let parent = format!("--cgroup-parent={}", task.cgroup);
+        self.run_anywhere(task, name, &[options, &[&*parent]].concat(), maker)
+    }
+
+    /// One in the engine's own cgroup.
+    fn run_anywhere(&mut self, task: &mut Task, name: &str, options: &[&str], maker: Maker) -> Container {
         let claim = task.claim();
         let labels = task.labels();
         let mut made: Vec<_> = labels.iter().map(String::as_str).collect();
         made.extend([&*claim].iter().chain(options));
-        if let Told::ByCgroup = told {
-            made.push(&parent);
-        }
         let agent = &mut self.agent;
         let tell = |id: &str| -> Result<()> {
-            match told {
-                Told::ByAgent => agent.know(&task.as_known(&[id])),
-                Told::ByCgroup | Told::ByNobody => Ok(()),
+            match maker {
+                Maker::Agent => task.containers.push(id.to_owned()),
+                Maker::AgentForItself => task.internal.push(id.to_owned()),
+                Maker::AgentInSecret | Maker::Forger => return Ok(()),
             }
+            agent.know(&task.as_known())
         };
         self.docker.run_once_known(name, &made, tell).unwrap()
     }
@@ -103,13 +112,16 @@ impl Task {
             credentials: format!(r#"{CREDENTIALS}"{id}","Expiration":"2099-01-02T03:04:05Z"}}"#),
             credential_id,
             cgroup: format!("/ecs/{id}"),
+            containers: Vec::new(),
+            internal: Vec::new(),
         }
     }
 
-    fn as_known(&self, containers: &[&str]) -> AgentTask {
+    fn as_known(&self) -> AgentTask {
         AgentTask {
             arn: self.arn.clone(),
-            containers: containers.iter().copied().map(str::to_owned).collect(),
+            containers: self.containers.clone(),
+            internal: self.internal.clone(),
             credential_id: self.credential_id.clone(),
             credentials: self.credentials.clone(),
         }
@@ -148,11 +160,11 @@ fn assert_is_refused(container: &mut Actor, task: &Task) {
 #[test]
 fn all_containers_of_a_task_share_its_credentials_and_others_do_not() {
     let mut host = Host::start();
-    let shop = host.task("0123456789abcdef0123456789abcdef");
-    let bank = host.task("fedcba9876543210fedcba9876543210");
-    let mut app = host.run(&shop, "ecs-fam-7-app", &["--network=bridge"], Told::ByCgroup);
-    let mut sidecar = host.run(&shop, "ecs-fam-7-sidecar", &["--network=host"], Told::ByCgroup);
-    let mut other = host.run(&bank, "ecs-fam-7-other", &["--network=host"], Told::ByCgroup);
+    let mut shop = host.task("0123456789abcdef0123456789abcdef");
+    let mut bank = host.task("fedcba9876543210fedcba9876543210");
+    let mut app = host.run(&mut shop, "ecs-fam-7-app", &["--network=bridge"], Maker::Agent);
+    let mut sidecar = host.run(&mut shop, "ecs-fam-7-sidecar", &["--network=host"], Maker::Agent);
+    let mut other = host.run(&mut bank, "ecs-fam-7-other", &["--network=host"], Maker::Agent);
     for member in [&mut app, &mut sidecar] {
         assert_gets(member, &shop);
         assert_is_refused(member, &bank);
@@ -164,12 +176,13 @@ fn all_containers_of_a_task_share_its_credentials_and_others_do_not() {
 #[test]
 fn containers_in_the_network_of_a_pause_container_are_still_their_own_tasks() {
     let mut host = Host::start();
-    let shop = host.task("0123456789abcdef0123456789abcdef");
-    let bank = host.task("fedcba9876543210fedcba9876543210");
-    let mut pause = host.run(&shop, "internal-ecs-pause", &["--network=bridge"], Told::ByCgroup);
+    let mut shop = host.task("0123456789abcdef0123456789abcdef");
+    let mut bank = host.task("fedcba9876543210fedcba9876543210");
+    let network = ["--network=bridge"];
+    let mut pause = host.run(&mut shop, "internal-ecs-pause", &network, Maker::AgentForItself);
     let joined = ["--network=container:internal-ecs-pause"];
-    let mut app = host.run(&shop, "ecs-fam-7-app", &joined, Told::ByCgroup);
-    let mut guest = host.run(&bank, "ecs-fam-7-guest", &joined, Told::ByCgroup);
+    let mut app = host.run(&mut shop, "ecs-fam-7-app", &joined, Maker::Agent);
+    let mut guest = host.run(&mut bank, "ecs-fam-7-guest", &joined, Maker::Agent);
     for member in [&mut pause, &mut app] {
         assert_gets(member, &shop);
     }
@@ -181,17 +194,20 @@ fn containers_in_the_network_of_a_pause_container_are_still_their_own_tasks() {
 fn tasks_that_the_agent_makes_for_itself_are_known_by_their_cgroups() {
     let mut host = Host::start();
     let id = "service-connect-relay-d8f91d60-f0c6-4160-b32b-3f61089b625a";
-    let relay = Task::with_arn(&format!("arn:::::/{id}"), id);
-    host.agent.know(&relay.as_known(&[])).unwrap();
-    let mut container = host.run(&relay, "relay", &["--network=host"], Told::ByCgroup);
+    let mut relay = Task::with_arn(&format!("arn:::::/{id}"), id);
+    host.agent.know(&relay.as_known()).unwrap();
+    let network = ["--network=host"];
+    let mut container = host.run(&mut relay, "relay", &network, Maker::AgentInSecret);
     assert_gets(&mut container, &relay);
+    let mut forger = host.run_anywhere(&mut relay, "forger", &network, Maker::Forger);
+    assert_is_refused(&mut forger, &relay);
 }
 
 #[test]
 fn where_tasks_have_no_cgroups_the_agent_tells_whose_a_container_is() {
     let mut host = Host::start();
-    let shop = host.task("0123456789abcdef0123456789abcdef");
-    let mut app = host.run(&shop, "ecs-fam-7-app", &["--network=bridge"], Told::ByAgent);
+    let mut shop = host.task("0123456789abcdef0123456789abcdef");
+    let mut app = host.run_anywhere(&mut shop, "ecs-fam-7-app", &["--network=bridge"], Maker::Agent);
     assert_gets(&mut app, &shop);
 }
 
@@ -199,14 +215,15 @@ fn where_tasks_have_no_cgroups_the_agent_tells_whose_a_container_is() {
 fn a_task_id_with_dashes_is_told_by_the_agent_wherever_its_slices_are() {
     let mut host = Host::start();
     let id = "d8f91d60-f0c6-4160-b32b-3f61089b625a";
-    let shop = host.task(id);
+    let mut shop = host.task(id);
     // As systemd nests slices: one for each dash.
     let dashes = id.match_indices('-').map(|(at, _)| at).chain([id.len()]);
     let slices = dashes.fold("/ecstasks.slice".to_owned(), |path, end| {
         format!("{path}/ecstasks-{}.slice", &id[..end])
     });
     let parent = format!("--cgroup-parent={slices}");
-    let mut app = host.run(&shop, "ecs-fam-7-app", &["--network=host", &parent], Told::ByAgent);
+    let options = ["--network=host", &*parent];
+    let mut app = host.run_anywhere(&mut shop, "ecs-fam-7-app", &options, Maker::Agent);
     let cgroup = cgroup::of_process(app.pid()).unwrap();
     assert!(
         cgroup.starts_with(host.scene.root().join(slices.trim_start_matches('/'))),
@@ -217,12 +234,12 @@ fn a_task_id_with_dashes_is_told_by_the_agent_wherever_its_slices_are() {
 }
 
 #[test]
-fn forged_labels_of_a_task_give_nothing_of_it() {
+fn forged_labels_of_a_task_give_nothing_of_it_in_its_cgroup_either() {
     let mut host = Host::start();
-    let shop = host.task("0123456789abcdef0123456789abcdef");
-    let mut app = host.run(&shop, "ecs-fam-7-app", &["--network=bridge"], Told::ByCgroup);
+    let mut shop = host.task("0123456789abcdef0123456789abcdef");
+    let mut app = host.run(&mut shop, "ecs-fam-7-app", &["--network=bridge"], Maker::Agent);
     assert_gets(&mut app, &shop);
-    let mut forger = host.run(&shop, "forger", &["--network=bridge"], Told::ByNobody);
+    let mut forger = host.run(&mut shop, "forger", &["--network=bridge"], Maker::Forger);
     assert_is_refused(&mut forger, &shop);
     assert_gets(&mut app, &shop);
     let alarm = host
@@ -236,10 +253,10 @@ fn forged_labels_of_a_task_give_nothing_of_it() {
 #[test]
 fn the_agents_own_container_is_the_hosts() {
     let mut host = Host::start();
-    let shop = host.task("0123456789abcdef0123456789abcdef");
+    let mut shop = host.task("0123456789abcdef0123456789abcdef");
     let options = ["--cgroup-parent=/ecs-agent"];
     let mut agent = host.docker.run_named("ecs-agent", "host", &options).unwrap();
-    let mut app = host.run(&shop, "ecs-fam-7-app", &["--network=host"], Told::ByCgroup);
+    let mut app = host.run(&mut shop, "ecs-fam-7-app", &["--network=host"], Maker::Agent);
     // Nothing answers: the lab's metadata service is not on this host.
     for (container, attempt) in [(&mut agent, Attempt::Done), (&mut app, Attempt::Refused(Errno::EPERM))] {
         assert_eq!(container.datagram(IMDS, DatagramStyle::Unconnected).unwrap(), attempt);

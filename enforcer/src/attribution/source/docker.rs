@@ -365,7 +365,7 @@ impl Docker {
         let Saying::Unproven(unproven) = saying else {
             return Ok(saying.into());
         };
-        let Some(agent) = &self.agent else {
+        let Some(agent) = self.agent.as_ref().filter(|_| unproven.is_told()) else {
             return Ok(unproven.not_asked().into());
         };
         let is_of_task = agent.made(id, &unproven.task).await?;

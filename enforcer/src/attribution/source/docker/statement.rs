@@ -13,6 +13,9 @@ use crate::{
     policy::CredentialId,
 };
 
+/// What the ARNs of tasks begin with that the ECS agent makes for itself.
+const OF_THE_AGENT: &str = "arn:::::/";
+
 /// What a container's own credential ID follows in a path.
 const CREDENTIALS: &str = "/v2/credentials/";
 
@@ -41,8 +44,8 @@ pub(super) enum Saying {
 }
 
 /// A container that says it is of an ECS task. Who may choose labels may choose the cgroup as well, so what counts is the
-/// agent's word; without an agent, that it is in the task's cgroup. Where the agent limits no tasks, it makes no cgroups
-/// for them.
+/// agent's word; where it has none to give, that it is in the task's cgroup. Where the agent limits no tasks, it makes no
+/// cgroups for them.
 pub(super) struct Unproven {
     /// The ARN of the task.
     pub(super) task: TaskName,
@@ -69,12 +72,18 @@ impl Unproven {
         }
     }
 
+    /// Whether the agent tells whose it is. Of the tasks that it makes for itself, whose ARNs have no region and no account, it
+    /// tells nobody.
+    pub(super) fn is_told(&self) -> bool {
+        !self.task.as_str().starts_with(OF_THE_AGENT)
+    }
+
     /// What is to be said if there is no agent to ask.
     pub(super) fn not_asked(self) -> Saying {
         if self.is_in_its_cgroup {
             return Saying::Entry(self.member);
         }
-        self.forged("it is not in the cgroup of the task its labels name, and there is no ECS agent to ask")
+        self.forged("it is not in the cgroup of the task its labels name, and no ECS agent tells that it is")
     }
 
     fn forged(self, why: &str) -> Saying {
