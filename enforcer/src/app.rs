@@ -225,8 +225,7 @@ impl Running {
         }
         let (sender, requests) = mpsc::channel(1);
         let admit = commanders::admit(cgroups.clone(), attributor_watch);
-        let control = control.run(admit, sender, serving_watcher);
-        supervisor.spawn("control socket", infallible(control));
+        supervisor.spawn("control socket", infallible(control.run(admit, sender, serving_watcher)));
         let controller = Controller {
             flags,
             config,
