@@ -101,9 +101,12 @@ fn converse(mut stream: TcpStream, tasks: &Tasks, answer: fn(&[AgentTask], &str)
 /// `/v1/tasks?dockerid=<id>`: the task of a container.
 fn introspect(tasks: &[AgentTask], target: &str) -> Response {
     let of = |id: &str| {
-        tasks
-            .iter()
-            .find(|task| task.containers.iter().chain(&task.internal).any(|container| container == id))
+        tasks.iter().find(|task| {
+            task.containers
+                .iter()
+                .chain(&task.internal)
+                .any(|container| container == id)
+        })
     };
     let Some(task) = target.strip_prefix("/v1/tasks?dockerid=").and_then(of) else {
         let nothing = r#"{"Arn":"","KnownStatus":"","Family":"","Version":"","Containers":null}"#;
