@@ -225,7 +225,10 @@ impl Running {
         }
         let (sender, requests) = mpsc::channel(1);
         let admit = commanders::admit(cgroups.clone(), attributor_watch);
-        supervisor.spawn("control socket", infallible(control.run(admit, sender, serving_watcher)));
+        supervisor.spawn(
+            "control socket",
+            infallible(control.run(admit, sender, serving_watcher)),
+        );
         let controller = Controller {
             flags,
             config,

@@ -107,16 +107,17 @@ impl Claims {
     /// A container of a task says what an ID is.
     pub(super) fn claim(&mut self, credential: &CredentialId, of: Use, task: &TaskName, standing: Standing) {
         let claims = self.0.entry(credential.clone()).or_default().of(of);
-        match claims.iter_mut().find(|claim| claim.task == *task) {
-            Some(claim) => {
-                claim.containers += 1;
-                claim.standing = claim.standing.min(standing);
-            }
-            None => claims.push(Claim {
+        if let Some(claim) = claims.iter_mut().find(|claim| claim.task == *task) {
+            claim.containers += 1;
+            claim.standing = claim.standing.min(standing);
+        } else {
+            // There is hardly ever a second one.
+            claims.reserve_exact(1);
+            claims.push(Claim {
                 task: task.clone(),
                 standing,
                 containers: 1,
-            }),
+            });
         }
         // Stable: who came first stays first among equals.
         claims.sort_by_key(|claim| claim.standing);

@@ -398,7 +398,7 @@ fn is_name(task: &str) -> bool {
 /// Everything that is registered, and whether it was taken back.
 fn of_registrations(registry: &Registry) -> impl Iterator<Item = (Arc<Entry>, bool)> {
     let tasks = registry.read();
-    let said = tasks.said().filter(|said| said.source == SourceKind::Registration);
+    let said = tasks.said_by(SourceKind::Registration);
     let said: Vec<_> = said.map(|said| (Arc::clone(said.entry), said.is_over)).collect();
     said.into_iter()
 }

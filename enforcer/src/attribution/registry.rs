@@ -152,7 +152,7 @@ impl Registry {
 /// What there is to tell of it, if it is news.
 fn put(tasks: &mut Tasks, source: SourceKind, entry: Entry) -> Result<Vec<Alarm>, Taken> {
     let forged = |entry: &Entry| entry.facts.iter().find(|(fact, _)| *fact == Fact::Forged).cloned();
-    let known = tasks.said_of(source, &entry.id).and_then(|said| forged(said.entry));
+    let known = tasks.entry(source, &entry.id).and_then(|known| forged(known));
     let forged = forged(&entry).filter(|forged| Some(forged) != known.as_ref());
     let task = entry.task.clone();
     let conflicts = tasks.put(source, entry)?;

@@ -50,8 +50,8 @@ pub struct Entry {
 /// A cgroup of a task.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Cgroup {
-    /// Relative to the cgroup2 mount, with a leading slash.
-    pub path: Box<Path>,
+    /// Relative to the cgroup2 mount, with a leading slash, in its one spelling: without a final slash, `//`, `.` or `..`.
+    pub path: Arc<Path>,
     /// Which one, if only the one with this ID is meant and not whatever comes to its path later.
     pub id: Option<u64>,
 }

@@ -7,15 +7,17 @@
 //! all say together. What a source takes back stays as long as its cgroups do, owning nothing but keeping its credential
 //! IDs from others.
 
+mod statements;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    ops::Bound,
+    iter,
     path::Path,
     sync::Arc,
 };
 
+use self::statements::{Statement, Statements};
 use super::{
-    cgroup_path::is_like_a_containers,
     claims::{Claims, Conflict, Holder, Standing, Use},
     task::{Cgroup, Entry, SourceKind, TaskName},
 };
@@ -24,25 +26,14 @@ use crate::policy::CredentialId;
 /// What the sources say.
 #[derive(Debug, Default)]
 pub struct Tasks {
-    /// Ordered by components, so that what is below a cgroup follows it.
-    places: BTreeMap<Box<Path>, Vec<Statement>>,
-    entries: HashMap<(SourceKind, Arc<str>), Arc<Entry>>,
+    statements: Statements,
+    /// By what their source calls them.
+    entries: BTreeMap<SourceKind, HashMap<Arc<str>, Arc<Entry>>>,
     /// Cgroups about which something was taken back.
-    leaving: BTreeSet<Box<Path>>,
+    leaving: BTreeSet<Arc<Path>>,
     claims: Claims,
     /// How often something has changed.
     changes: u64,
-}
-
-/// What one source says about one cgroup.
-#[derive(Clone, Debug)]
-struct Statement {
-    source: SourceKind,
-    entry: Arc<Entry>,
-    /// Only the cgroup with this ID is meant.
-    cgroup_id: Option<u64>,
-    /// The source took it back.
-    is_over: bool,
 }
 
 /// Whose a cgroup is.
@@ -87,7 +78,7 @@ pub enum Refused {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cgroup {} belongs to task {:?} already, by {source_kind}", .cgroup.display(), .task.as_str())]
 pub struct Taken {
-    cgroup: Box<Path>,
+    cgroup: Arc<Path>,
     task: TaskName,
     source_kind: SourceKind,
 }
@@ -124,23 +115,24 @@ impl Owner {
 impl Tasks {
     /// Takes in what a source says, in place of what it said about the same container before. Returns the claims that
     /// are not granted because of it.
-    pub fn put(&mut self, source: SourceKind, entry: Entry) -> Result<Vec<Conflict>, Taken> {
+    pub fn put(&mut self, source: SourceKind, mut entry: Entry) -> Result<Vec<Conflict>, Taken> {
         self.require_free(source, &entry)?;
-        let entry = Arc::new(entry);
-        let key = (source, Arc::clone(&entry.id));
         let is_leaving = entry.cgroups.iter().any(|cgroup| self.leaving.contains(&cgroup.path));
-        if !is_leaving && self.entries.get(&key).is_some_and(|known| *known == entry) {
+        if !is_leaving && self.entry(source, &entry.id).is_some_and(|known| **known == entry) {
             return Ok(Vec::new());
         }
+        self.share(&mut entry);
+        let entry = Arc::new(entry);
         let known = self.refused(&entry);
         self.changes += 1;
-        self.erase(source, &key.1);
+        self.erase(source, &entry.id);
         for cgroup in &entry.cgroups {
             self.state(source, &entry, cgroup);
         }
         let mut conflicts = self.refused(&entry);
         conflicts.retain(|conflict| !known.contains(conflict));
-        self.entries.insert(key, entry);
+        let of_source = self.entries.entry(source).or_default();
+        of_source.insert(Arc::clone(&entry.id), entry);
         Ok(conflicts)
     }
 
@@ -164,28 +156,30 @@ impl Tasks {
     /// Takes back what a source said of a container. Its cgroups are nobody's from now on, or their ancestors' owner's;
     /// its credential IDs stay kept from others until [`Self::sweep`] finds the cgroups gone.
     pub fn remove(&mut self, source: SourceKind, id: &str) -> bool {
-        let key = (source, Arc::from(id));
-        let Some(entry) = self.entries.get(&key).cloned() else {
+        let Some(entry) = self.entry(source, id).cloned() else {
             return false;
         };
         self.changes += 1;
         if entry.cgroups.is_empty() {
-            self.erase(source, &key.1);
+            self.erase(source, id);
         }
         for cgroup in &entry.cgroups {
-            let statements = self.places.get_mut(&cgroup.path).into_iter().flatten();
-            for statement in statements.filter(|statement| Arc::ptr_eq(&statement.entry, &entry)) {
-                statement.is_over = true;
-            }
-            self.leaving.insert(cgroup.path.clone());
+            self.statements.change(&cgroup.path, |statements| {
+                let of_it = |statement: &&mut Statement| Arc::ptr_eq(&statement.entry, &entry);
+                statements
+                    .iter_mut()
+                    .filter(of_it)
+                    .for_each(|statement| statement.is_over = true);
+            });
+            self.leaving.insert(Arc::clone(&cgroup.path));
         }
         true
     }
 
     /// Takes back everything a source said that is not of these containers.
     pub fn retain(&mut self, source: SourceKind, keep: impl Fn(&str) -> bool) {
-        let gone = |(kind, id): &&(SourceKind, Arc<str>)| *kind == source && !keep(id);
-        let gone: Vec<_> = self.entries.keys().filter(gone).map(|(_, id)| Arc::clone(id)).collect();
+        let ids = self.of(source).map(|entry| &entry.id);
+        let gone: Vec<_> = ids.filter(|id| !keep(id)).cloned().collect();
         for id in gone {
             self.remove(source, &id);
         }
@@ -195,14 +189,14 @@ impl Tasks {
     pub fn sweep(&mut self, is_gone: impl Fn(&Cgroup) -> bool) {
         let leaving = std::mem::take(&mut self.leaving);
         for path in leaving {
-            let statements = self.places.get(&path).into_iter().flatten();
-            let over: Vec<_> = statements.filter(|statement| statement.is_over).cloned().collect();
+            let over = self.statements.at(&path).iter();
+            let over: Vec<_> = over.filter(|statement| statement.is_over).cloned().collect();
             for Statement { source, entry, .. } in over {
                 if entry.cgroups.iter().all(&is_gone) {
                     self.changes += 1;
                     self.erase(source, &entry.id);
                 } else {
-                    self.leaving.insert(path.clone());
+                    self.leaving.insert(Arc::clone(&path));
                 }
             }
         }
@@ -211,36 +205,33 @@ impl Tasks {
     /// Whose a cgroup is. `is_this` tells whether the cgroup at a path, which is the one asked for or above it, has an ID.
     #[must_use]
     pub fn owner(&self, path: &Path, is_this: impl Fn(&Path, u64) -> bool) -> Option<Owner> {
-        let statements = self.deciding(path, is_this)?;
-        let first = statements.first()?;
-        let entries = || statements.iter().map(|statement| &statement.entry);
-        Some(Owner {
-            task: first.entry.task.clone(),
-            role_arn: entries().find_map(|entry| entry.role_arn.clone()),
-            credential: entries().find_map(|entry| entry.credential_ids.first().cloned()),
-        })
+        let mut owner = None;
+        for Statement { entry, .. } in self.statements.deciding(path, is_this) {
+            let owner = owner.get_or_insert_with(|| Owner::of(&entry.task));
+            if owner.role_arn.is_none() {
+                owner.role_arn.clone_from(&entry.role_arn);
+            }
+            if owner.credential.is_none() {
+                owner.credential = entry.credential_ids.first().cloned();
+            }
+        }
+        owner
     }
 
     /// Whether a cgroup may be that of a container nothing is said of yet, which was made in the cgroup of another one: a
     /// name below that of the other looks like it.
     #[must_use]
     pub fn may_be_anothers(&self, path: &Path) -> bool {
-        let statements = |path: &Path| self.places.get(path).map(Vec::as_slice).unwrap_or_default();
-        let Some(stated) = path.ancestors().find(|path| !statements(path).is_empty()) else {
-            return false;
-        };
-        let below = path.strip_prefix(stated).unwrap_or(path);
-        below.iter().any(is_like_a_containers)
-            && stated
-                .ancestors()
-                .any(|path| statements(path).iter().any(Statement::is_containers))
+        self.statements.may_be_anothers(path)
     }
 
     /// Who says whose a cgroup is, most reliable first; `is_this` as in [`Self::owner`].
     #[must_use]
     pub fn sources(&self, path: &Path, is_this: impl Fn(&Path, u64) -> bool) -> Vec<SourceKind> {
-        let deciding = self.deciding(path, is_this).unwrap_or_default();
-        deciding.iter().map(|statement| statement.source).collect()
+        self.statements
+            .deciding(path, is_this)
+            .map(|statement| statement.source)
+            .collect()
     }
 
     /// Who claims which credential ID.
@@ -257,22 +248,36 @@ impl Tasks {
 
     /// Everything that is said.
     pub fn said(&self) -> impl Iterator<Item = Said<'_>> {
-        self.entries
-            .iter()
-            .map(|((source, _), entry)| self.follows(*source, entry))
+        self.entries.keys().flat_map(|source| self.said_by(*source))
+    }
+
+    /// Everything that a source says.
+    pub fn said_by(&self, source: SourceKind) -> impl Iterator<Item = Said<'_>> {
+        self.of(source).map(move |entry| self.follows(source, entry))
     }
 
     /// What a source says of a container.
     #[must_use]
     pub fn said_of(&self, source: SourceKind, id: &str) -> Option<Said<'_>> {
-        let entry = self.entries.get(&(source, Arc::from(id)))?;
+        let entry = self.entry(source, id)?;
         Some(self.follows(source, entry))
+    }
+
+    /// The same, without what follows from it.
+    #[must_use]
+    pub fn entry(&self, source: SourceKind, id: &str) -> Option<&Arc<Entry>> {
+        self.entries.get(&source)?.get(id)
+    }
+
+    /// The same of all its containers.
+    pub fn of(&self, source: SourceKind) -> impl Iterator<Item = &Arc<Entry>> {
+        self.entries.get(&source).into_iter().flat_map(HashMap::values)
     }
 
     /// The cgroups of what was taken back.
     #[must_use]
     pub fn leaving(&self) -> Vec<Cgroup> {
-        let statements = self.leaving.iter().filter_map(|path| self.places.get(path)).flatten();
+        let statements = self.leaving.iter().flat_map(|path| self.statements.at(path));
         let over = statements.filter(|statement| statement.is_over);
         over.flat_map(|statement| statement.entry.cgroups.iter().cloned())
             .collect()
@@ -281,25 +286,25 @@ impl Tasks {
     /// Of how many containers a source says something.
     #[must_use]
     pub fn count(&self, source: SourceKind) -> usize {
-        self.entries.keys().filter(|(kind, _)| *kind == source).count()
+        self.entries.get(&source).map_or(0, HashMap::len)
     }
 
     /// Whether something is said about exactly this cgroup.
     #[must_use]
     pub fn knows(&self, path: &Path) -> bool {
-        self.places.contains_key(path)
+        !self.statements.at(path).is_empty()
     }
 
     fn follows<'a>(&self, source: SourceKind, entry: &'a Arc<Entry>) -> Said<'a> {
         let first = entry.cgroups.first();
-        let statements = first.and_then(|cgroup| self.places.get(&cgroup.path));
-        let mut of_it = statements.into_iter().flatten();
+        let mut of_it = first.into_iter().flat_map(|cgroup| self.statements.at(&cgroup.path));
         Said {
             source,
             entry,
             task: first
-                .and_then(|cgroup| self.claimant(&cgroup.path))
-                .unwrap_or_else(|| entry.task.clone()),
+                .and_then(|cgroup| self.statements.claimant(&cgroup.path))
+                .unwrap_or(&entry.task)
+                .clone(),
             is_over: of_it.any(|statement| statement.is_over && Arc::ptr_eq(&statement.entry, entry)),
         }
     }
@@ -312,12 +317,12 @@ impl Tasks {
 
     fn require_free(&self, source: SourceKind, entry: &Entry) -> Result<(), Taken> {
         for cgroup in &entry.cgroups {
-            let statements = self.places.get(&cgroup.path).into_iter().flatten();
+            let statements = self.statements.at(&cgroup.path).iter();
             let mut others = statements.filter(|other| !other.is_over && other.entry.task != entry.task);
             let taken = others.find(|other| source.is_explicit() && other.source.is_explicit());
             if let Some(other) = taken {
                 return Err(Taken {
-                    cgroup: cgroup.path.clone(),
+                    cgroup: Arc::clone(&cgroup.path),
                     task: other.entry.task.clone(),
                     source_kind: other.source,
                 });
@@ -334,14 +339,17 @@ impl Tasks {
             is_over: false,
         };
         self.change(&cgroup.path, |statements| {
+            // There is hardly ever a second one.
+            statements.reserve_exact(1);
             statements.push(statement);
             statements.sort_by_key(|statement| statement.source);
         });
     }
 
     /// Forgets what a source said of a container, and with it its claims.
-    fn erase(&mut self, source: SourceKind, id: &Arc<str>) {
-        let Some(entry) = self.entries.remove(&(source, Arc::clone(id))) else {
+    fn erase(&mut self, source: SourceKind, id: &str) {
+        let of_source = self.entries.get_mut(&source);
+        let Some(entry) = of_source.and_then(|entries| entries.remove(id)) else {
             return;
         };
         for cgroup in &entry.cgroups {
@@ -353,31 +361,24 @@ impl Tasks {
 
     /// Changes what is said about a cgroup. Claims are made for whom a cgroup belongs to, so those of a cgroup whose owner
     /// may change, this one and all below it, are withdrawn before and made again after.
-    fn change(&mut self, path: &Path, change: impl FnOnce(&mut Vec<Statement>)) {
-        let from = self.places.range::<Path, _>((Bound::Included(path), Bound::Unbounded));
-        let below = from.map(|(below, _)| below).take_while(|below| below.starts_with(path));
-        let mut affected: Vec<Box<Path>> = below.cloned().collect();
-        if affected.first().is_none_or(|first| **first != *path) {
-            affected.push(path.into());
-        }
+    fn change(&mut self, path: &Arc<Path>, change: impl FnOnce(&mut Vec<Statement>)) {
+        let affected: Vec<_> = iter::once(Arc::clone(path))
+            .chain(self.statements.below(path))
+            .collect();
         for path in &affected {
             self.for_each_claim(path, |claims, id, of, task, _| claims.withdraw(id, of, task));
         }
-        let statements = self.places.entry(path.into()).or_default();
-        change(statements);
-        if statements.is_empty() {
-            self.places.remove(path);
-        }
+        self.statements.change(path, change);
         for path in &affected {
             self.for_each_claim(path, Claims::claim);
         }
     }
 
     fn for_each_claim(&mut self, path: &Path, act: impl Fn(&mut Claims, &CredentialId, Use, &TaskName, Standing)) {
-        let Some(task) = self.claimant(path) else {
+        let Some(task) = self.statements.claimant(path).cloned() else {
             return;
         };
-        for statement in self.places.get(path).into_iter().flatten() {
+        for statement in self.statements.at(path) {
             let standing = Standing::new(statement.source, statement.entry.created);
             let entry = &statement.entry;
             for (of, ids) in [
@@ -391,57 +392,19 @@ impl Tasks {
         }
     }
 
-    /// For whom the claims of a cgroup are made. What was taken back goes on claiming for whom it did.
-    fn claimant(&self, path: &Path) -> Option<TaskName> {
-        let mut container = None;
-        for ancestor in path.ancestors() {
-            let statements = self.places.get(ancestor).map(Vec::as_slice).unwrap_or_default();
-            let is_containers = statements.iter().any(Statement::is_containers);
-            if is_containers && container.is_some() {
-                break;
-            }
-            if statements.iter().any(|statement| statement.source.is_explicit()) {
-                container = Some(statements);
-                break;
-            }
-            if is_containers {
-                container = Some(statements);
+    /// Has an entry hold what others of its task hold already, so that several containers need it only once.
+    fn share(&self, entry: &mut Entry) {
+        for id in &mut entry.credential_ids {
+            if let Some(known) = self.claims.known(id) {
+                *id = known.clone();
             }
         }
-        container?.first().map(|statement| statement.entry.task.clone())
-    }
-
-    /// What is said that decides whose a cgroup is, most reliable first.
-    fn deciding(&self, path: &Path, is_this: impl Fn(&Path, u64) -> bool) -> Option<Vec<&Statement>> {
-        let mut container = None;
-        for ancestor in path.ancestors() {
-            let Some(statements) = self.places.get(ancestor) else {
-                continue;
-            };
-            let is_meant = |statement: &&Statement| statement.cgroup_id.is_none_or(|id| is_this(ancestor, id));
-            let is_containers = statements.iter().filter(is_meant).any(Statement::is_containers);
-            if is_containers && container.is_some() {
-                break;
-            }
-            let live = statements.iter().filter(|statement| !statement.is_over);
-            let holding: Vec<_> = live.filter(is_meant).collect();
-            if holding.first().is_some_and(|first| first.source.is_explicit()) {
-                return Some(holding);
-            }
-            if is_containers {
-                container = Some(holding);
-            }
+        let holder = entry.credential_ids.first().map(|id| self.claims.holder(id));
+        if let Some(Holder::Task(task)) = holder
+            && *task == entry.task
+        {
+            entry.task = task.clone();
         }
-        container.filter(|holding| !holding.is_empty())
-    }
-}
-
-// === impl Statement ===
-
-impl Statement {
-    /// Whether the cgroup is that of one container, also if it was taken back.
-    const fn is_containers(&self) -> bool {
-        !self.source.is_explicit()
     }
 }
 

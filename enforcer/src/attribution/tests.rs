@@ -247,6 +247,23 @@ fn a_missing_or_ambiguous_handshake_is_nobodys() {
     }
 }
 
+#[test]
+fn telling_whose_a_known_cgroup_is_takes_no_memory() {
+    let (_, registry, attributor) = world();
+    let ask = || {
+        let handshake = from(11, 10, state::CONFIRMED);
+        let asking = || drop(attributor.attribute(Some(&handshake)));
+        allocation_counter::measure(asking).count_total
+    };
+    ask();
+    assert_eq!(ask(), 0);
+    registry
+        .put(SourceKind::Docker, entry("/docker/1", "one", "c"))
+        .unwrap();
+    assert_eq!(ask(), 0, "after a change elsewhere");
+    assert_eq!(ask(), 0);
+}
+
 /// What the Docker engine says of a container.
 fn container(cgroup: &str, task: &str) -> Entry {
     Entry {

@@ -201,10 +201,8 @@ impl Oci {
 
     fn known(&self, is_wanted: impl Fn(&Entry) -> bool) -> Vec<Entry> {
         let tasks = self.shared.registry.read();
-        let said = tasks
-            .said()
-            .filter(|said| said.source == SourceKind::Oci && is_wanted(said.entry));
-        said.map(|said| Entry::clone(said.entry)).collect()
+        let wanted = tasks.of(SourceKind::Oci).filter(|entry| is_wanted(entry));
+        wanted.map(|entry| Entry::clone(entry)).collect()
     }
 }
 

@@ -132,6 +132,29 @@ fn what_is_stated_owns_the_containers_below_it_and_what_they_claim() {
 }
 
 #[test]
+fn what_merely_begins_alike_is_not_below_what_is_stated() {
+    let mut tasks = Tasks::default();
+    for (cgroup, credential) in [
+        ("/a/x", "inside"),
+        ("/a-b/x", "beside"),
+        ("/a-b", "before"),
+        ("/ab", "behind"),
+    ] {
+        let entry = container(cgroup, "container", credential, 1);
+        tasks.put(SourceKind::Docker, entry).unwrap();
+    }
+    tasks
+        .put(SourceKind::Registration, container("/a", "registered", "id", 2))
+        .unwrap();
+    assert_eq!(holder(&tasks, "inside"), "registered");
+    assert_eq!(owner(&tasks, "/a/x/y").as_deref(), Some("registered"));
+    for (credential, cgroup) in [("beside", "/a-b/x"), ("before", "/a-b/y"), ("behind", "/ab")] {
+        assert_eq!(holder(&tasks, credential), "container");
+        assert_eq!(owner(&tasks, cgroup).as_deref(), Some("container"));
+    }
+}
+
+#[test]
 fn a_cgroup_that_is_stated_cannot_be_stated_to_be_anothers() {
     let mut tasks = Tasks::default();
     tasks.put(SourceKind::Config, entry("/ecs/web", "web", "a")).unwrap();
