@@ -111,8 +111,10 @@ impl Treatment {
     }
 }
 
-/// Classifies a cgroup by its ancestry: the deepest known ancestor wins, nobody known means guarded, and so does what is
-/// deeper than can be looked at. Gives the number of a [`Treatment`].
+/// Classifies a cgroup by its ancestry: the deepest known ancestor wins, and nobody known means guarded. Trust is not
+/// inherited: only a cgroup that is known itself is trusted, so that what is made below a trusted one, by a container engine
+/// as well, is guarded from birth. What is deeper than can be looked at is not known itself. Gives the number of a
+/// [`Treatment`].
 ///
 /// `ancestor_at` gives the cgroup ID at a level (0 where the cgroup is not that deep, or where there is no cgroup at
 /// all), `known` the number in the class map. Both sides run this very function: in the kernel the closures are a
@@ -120,21 +122,24 @@ impl Treatment {
 #[inline(always)]
 pub fn classify(mut ancestor_at: impl FnMut(u32) -> u64, mut known: impl FnMut(u64) -> Option<u32>) -> u32 {
     let mut treatment = CgroupClass::Guarded.to_raw();
+    let mut is_known_itself = false;
     let mut level = 0;
     while level <= MAX_LEVEL {
         let id = ancestor_at(level);
         if id == 0 {
             break;
         }
-        if let Some(raw) = known(id) {
+        let raw = known(id);
+        is_known_itself = raw.is_some();
+        if let Some(raw) = raw {
             treatment = raw;
         }
         level += 1;
     }
-    if level > MAX_LEVEL && ancestor_at(level) != 0 {
-        return Treatment::from_raw(treatment).guarded().to_raw();
+    if is_known_itself && (level <= MAX_LEVEL || ancestor_at(level) == 0) {
+        return treatment;
     }
-    treatment
+    Treatment::from_raw(treatment).guarded().to_raw()
 }
 
 #[cfg(test)]
@@ -175,15 +180,28 @@ mod tests {
     fn the_deepest_known_ancestor_wins() {
         let known = HashMap::from([(5, HOST), (9, GUARDED)]);
         assert_eq!(class(&[1, 5], &known), CgroupClass::Host);
-        assert_eq!(class(&[1, 5, 7, 8], &known), CgroupClass::Host);
         assert_eq!(class(&[1, 5, 9], &known), CgroupClass::Guarded);
         assert_eq!(class(&[1, 5, 9, 10, 11], &known), CgroupClass::Guarded);
+        let observed = Treatment {
+            observed: true,
+            ..Treatment::default()
+        };
+        let known = HashMap::from([(5, observed.to_raw())]);
+        let raw = classify(|level| [1, 5, 9, 0][level as usize], |id| known.get(&id).copied());
+        assert_eq!(Treatment::from_raw(raw), observed);
+    }
+
+    #[test]
+    fn what_is_new_below_a_trusted_cgroup_is_guarded() {
+        let known = HashMap::from([(5, HOST), (8, HOST)]);
+        assert_eq!(class(&[1, 5, 7], &known), CgroupClass::Guarded);
+        assert_eq!(class(&[1, 5, 7, 8], &known), CgroupClass::Host);
     }
 
     #[test]
     fn what_is_too_deep_to_be_looked_at_is_guarded() {
         let path: Vec<u64> = (1..40).collect();
-        let known = HashMap::from([(5, HOST)]);
+        let known: HashMap<u64, u32> = path.iter().map(|id| (*id, HOST)).collect();
         let (seen, deeper) = (MAX_LEVEL as usize + 1, MAX_LEVEL as usize + 2);
         assert_eq!(class(&path[..seen], &known), CgroupClass::Host);
         assert_eq!(class(&path[..deeper], &known), CgroupClass::Guarded);
@@ -215,14 +233,13 @@ mod tests {
         }
 
         #[test]
-        fn agrees_with_a_search_from_the_deepest_end(
+        fn nobody_is_trusted_but_who_is_known_to_be(
             path in vec(1_u64..40, 1..24),
             known in hash_map(1_u64..40, 1_u32..3, 0..20),
         ) {
-            let seen: Vec<u64> = path.iter().copied().take(MAX_LEVEL as usize + 1).collect();
-            let found = seen.iter().rev().find_map(|id| known.get(id)).copied();
-            let expected = found.filter(|_| seen.len() == path.len());
-            prop_assert_eq!(class(&path, &known), expected.map_or(CgroupClass::Guarded, CgroupClass::from_raw));
+            let is_seen = path.len() <= MAX_LEVEL as usize + 1;
+            let itself = path.last().filter(|_| is_seen).and_then(|id| known.get(id)).copied();
+            prop_assert_eq!(class(&path, &known), itself.map_or(CgroupClass::Guarded, CgroupClass::from_raw));
         }
     }
 }

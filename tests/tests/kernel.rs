@@ -3,6 +3,8 @@
 
 #![cfg(test)]
 
+use std::path::Path;
+
 use enforcer_common::{
     event::{Hook, Outcome},
     verdict::Reason,
@@ -10,6 +12,7 @@ use enforcer_common::{
 use enforcer_tests::{
     actor::Attempt,
     audit::Record,
+    cgroup,
     imds::Hits,
     scene::{Scene, credential_id},
 };
@@ -56,6 +59,9 @@ const NOBODY_THERE: Attempt = Attempt::Refused(Errno::ECONNREFUSED);
 const REFUSAL: &str =
     r#"{"code":"InvalidIdInRequest","message":"CredentialsV2Request: Credentials not found","HTTPErrorCode":400}"#;
 
+/// How often the enforcer is asked at most for what it is to say soon.
+const MOST_LOOKS: u32 = 1000;
+
 /// Two tasks and a running enforcer.
 fn scene() -> Scene {
     Scene::builder().task("web").task("batch").start().unwrap()
@@ -64,6 +70,19 @@ fn scene() -> Scene {
 /// The path of a credential ID that nobody owns.
 fn unknown_path() -> String {
     format!("/v2/credentials/{}", credential_id().unwrap())
+}
+
+/// Waits until the enforcer has told the kernel something about a cgroup.
+fn wait_until_classified(scene: &mut Scene, cgroup: &Path) {
+    let relative = cgroup.strip_prefix(cgroup::mount().unwrap()).unwrap();
+    let told = format!("\"path\": \"/{}\"", relative.display());
+    for _ in 0..MOST_LOOKS {
+        let status = scene.enforcer().run(["status", "-o", "json"]).unwrap();
+        if String::from_utf8(status.stdout).unwrap().contains(&told) {
+            return;
+        }
+    }
+    panic!("the enforcer never says {told}");
 }
 
 /// Waits for the record of a hook's decision about a task.

@@ -21,9 +21,7 @@ use tokio::{
 };
 
 use super::{HostError, cgroupfs::CgroupFs, treatment::Rules};
-use crate::{
-    attribution::is_like_a_containers, bpf::Classes, config::CgroupPattern, drain::Watcher, sys::readiness::readable,
-};
+use crate::{bpf::Classes, config::CgroupPattern, drain::Watcher, sys::readiness::readable};
 
 /// How often the tree is read where it cannot be watched.
 const RESCAN: Duration = Duration::from_secs(1);
@@ -180,20 +178,20 @@ impl ClassWatch {
         };
         let trusted: Vec<_> = matches.cgroups.iter().filter_map(host).collect();
         for directory in trusted {
-            self.find_containers(directory, &mut matches);
+            self.find_below(directory, &mut matches);
         }
         matches
     }
 
-    /// Finds what looks like containers below a trusted cgroup: they are not trusted with it.
-    fn find_containers(&self, trusted: PathBuf, matches: &mut Matches) {
+    /// Finds what is below a trusted cgroup: the kernel trusts none of it unasked, because it may be a container's.
+    fn find_below(&self, trusted: PathBuf, matches: &mut Matches) {
         let mut left = vec![trusted];
         while let Some(directory) = left.pop() {
             for child in children(&directory) {
-                match self.cgroups.relative(&child) {
-                    Some(path) if is_too_deep(&path) => {}
-                    Some(path) if child.file_name().is_some_and(is_like_a_containers) => self.found(&path, matches),
-                    Some(_) | None => left.push(child),
+                let path = self.cgroups.relative(&child).filter(|path| !is_too_deep(path));
+                let treatment = path.and_then(|path| self.found(&path, matches));
+                if treatment.is_some_and(|treatment| treatment.class == CgroupClass::Host) {
+                    left.push(child);
                 }
             }
             matches.parents.insert(directory);
@@ -237,15 +235,16 @@ impl ClassWatch {
         }
     }
 
-    fn found(&self, path: &Path, matches: &mut Matches) {
+    /// How a cgroup is treated from now on, if it is there.
+    fn found(&self, path: &Path, matches: &mut Matches) -> Option<Treatment> {
         if is_too_deep(path) {
             tracing::error!(cgroup = %path.display(), "too deep in the cgroup tree to be classified, it stays guarded");
-            return;
+            return None;
         }
-        if let Ok(Some(id)) = self.cgroups.id_of(path) {
-            let treatment = self.rules.treatment(path);
-            matches.cgroups.insert(id, (path.to_owned(), treatment));
-        }
+        let id = self.cgroups.id_of(path).ok().flatten()?;
+        let treatment = self.rules.treatment(path);
+        matches.cgroups.insert(id, (path.to_owned(), treatment));
+        Some(treatment)
     }
 
     /// Watches all these directories, and tells whether one of them was not watched before. Asking for a watch that is

@@ -1,9 +1,6 @@
 //! cgroup/connect4 and cgroup/connect6.
 
-use std::{
-    net::{Ipv6Addr, SocketAddr},
-    path::Path,
-};
+use std::net::{Ipv6Addr, SocketAddr};
 
 use enforcer_common::{
     cgroup::MAX_LEVEL,
@@ -18,7 +15,9 @@ use enforcer_tests::{
     topology::{BRIDGE_V4, ENDPOINT, IMDS, IMDS_MAPPED, IMDS_OVER_V6, PACKET_STEER, STEER},
 };
 
-use crate::{EPERM, NOBODY_THERE, REFUSAL, assert_nothing_reached_the_metadata_service, recorded, scene};
+use crate::{
+    EPERM, NOBODY_THERE, REFUSAL, assert_nothing_reached_the_metadata_service, recorded, scene, wait_until_classified,
+};
 
 fn cannot_connect_to_the_metadata_service(scene: &mut Scene, actor: &mut Actor) {
     for (address, hook) in [
@@ -102,32 +101,31 @@ fn a_container_in_the_cgroup_of_a_trusted_service_is_not_trusted() {
 }
 
 #[test]
-fn a_container_that_comes_into_the_cgroup_of_a_trusted_service_is_not_trusted() {
+fn what_comes_into_the_cgroup_of_a_trusted_service_is_not_trusted_from_its_first_action_on() {
     let mut scene = scene();
     let service = scene.trusted().join("new.service");
-    for below in ["", "and/new/parts"] {
-        let cgroup = service.join(below).join(CONTAINER);
-        cgroup::create(&cgroup).unwrap();
-        let relative = cgroup.strip_prefix(cgroup::mount().unwrap()).unwrap();
-        while !is_classified(&mut scene, relative) {}
-        let mut container = scene
-            .start(&cgroup, scene.host_network(), BRIDGE_V4, Actor::start)
-            .unwrap();
-        assert_eq!(container.connect(IMDS).unwrap(), EPERM, "{}", cgroup.display());
+    // The process is there before its cgroup: nothing but the kernel has time to look at it.
+    let mut newcomer = scene.host_process().unwrap();
+    let mut cgroups = vec![service.join(CONTAINER), service.join("and/new/parts").join(CONTAINER)];
+    for cgroup in &cgroups {
+        cgroup::create(cgroup).unwrap();
+        newcomer.join(cgroup).unwrap();
+        assert_eq!(newcomer.connect(IMDS).unwrap(), EPERM, "{}", cgroup.display());
+    }
+    // Nobody but the kernel is there at all.
+    scene.enforcer().kill().unwrap();
+    cgroups = vec![service.join("later").join(CONTAINER), service.join("later")];
+    for cgroup in &cgroups {
+        cgroup::create(cgroup).unwrap();
+        newcomer.join(cgroup).unwrap();
+        assert_eq!(newcomer.connect(IMDS).unwrap(), EPERM, "{}", cgroup.display());
     }
     assert_nothing_reached_the_metadata_service(&mut scene);
 }
 
-/// Whether the enforcer has told the kernel something about a cgroup.
-fn is_classified(scene: &mut Scene, cgroup: &Path) -> bool {
-    let status = scene.enforcer().run(["status", "-o", "json"]).unwrap();
-    let text = String::from_utf8(status.stdout).unwrap();
-    text.contains(&format!("\"path\": \"/{}\"", cgroup.display()))
-}
-
 #[test]
 fn what_is_too_deep_in_the_cgroup_of_a_trusted_service_is_not_trusted() {
-    let scene = scene();
+    let mut scene = scene();
     let mut deep = scene.trusted();
     let levels = deep
         .strip_prefix(cgroup::mount().unwrap())
@@ -140,6 +138,9 @@ fn what_is_too_deep_in_the_cgroup_of_a_trusted_service_is_not_trusted() {
         let mut process = scene
             .start(&cgroup, scene.host_network(), BRIDGE_V4, Actor::start)
             .unwrap();
+        if is_trusted {
+            wait_until_classified(&mut scene, &cgroup);
+        }
         let expected = if is_trusted { Attempt::Done } else { EPERM };
         assert_eq!(process.connect(IMDS).unwrap(), expected, "{}", cgroup.display());
     }

@@ -14,7 +14,7 @@ use enforcer_tests::{
     topology::{BRIDGE_V4, ENDPOINT, IMDS},
 };
 
-use crate::{EPERM, NOBODY_THERE, REFUSAL, assert_nothing_reached_the_metadata_service};
+use crate::{EPERM, NOBODY_THERE, REFUSAL, assert_nothing_reached_the_metadata_service, wait_until_classified};
 
 const OWN: &str = "/v2/credentials/self";
 
@@ -41,9 +41,10 @@ fn relative(cgroup: &Path) -> String {
 }
 
 /// A process below the cgroup of host services.
-fn process(scene: &Scene, below: &str) -> Actor {
+fn process(scene: &mut Scene, below: &str) -> Actor {
     let cgroup: PathBuf = scene.trusted().join(below);
     cgroup::create(&cgroup).unwrap();
+    wait_until_classified(scene, &cgroup);
     scene
         .start(&cgroup, scene.host_network(), BRIDGE_V4, Actor::start)
         .unwrap()
@@ -58,9 +59,9 @@ fn recorded(scene: &Scene, verdict: &str, reason: &str) -> Record {
 
 #[test]
 fn a_consumer_gets_what_it_may_have_and_nothing_of_its_own() {
-    let scene = scene();
-    let web = scene.task("web").unwrap();
-    let mut mount = process(&scene, "mount");
+    let mut scene = scene();
+    let web = scene.task("web").unwrap().clone();
+    let mut mount = process(&mut scene, "mount");
     assert!(web.is_served_by(&mount.get(&web.path()).unwrap()));
     let record = recorded(&scene, "permit", "consumer");
     assert_eq!((record.consumer.as_deref(), record.task), (Some("mount"), None));
@@ -69,7 +70,7 @@ fn a_consumer_gets_what_it_may_have_and_nothing_of_its_own() {
     let steered =
         |record: &Record| record.is_kernel(Hook::Connect4, Reason::CredentialEndpoint) && record.is_verdict("steer");
     scene.audit().wait_for(steered).unwrap();
-    let mut engine = process(&scene, "engine");
+    let mut engine = process(&mut scene, "engine");
     assert_eq!(engine.get(&web.path()).unwrap().body_text(), REFUSAL);
     recorded(&scene, "deny", "not_owner");
 }
@@ -83,11 +84,11 @@ fn only_a_consumer_for_execution_roles_may_have_theirs() {
     let add = ["task", "add", "x", "--cgroup", &cgroup, "--execution-id", &id];
     assert!(scene.enforcer().run(add).unwrap().status.success());
     let path = format!("/v2/credentials/{id}");
-    let mut mount = process(&scene, "mount");
+    let mut mount = process(&mut scene, "mount");
     assert_eq!(mount.get(&path).unwrap().body_text(), REFUSAL);
     recorded(&scene, "deny", "execution_role");
     // It may, but the enforcer's own files have none.
-    let mut engine = process(&scene, "engine");
+    let mut engine = process(&mut scene, "engine");
     assert_eq!(engine.get(&path).unwrap().body_text(), REFUSAL);
     recorded(&scene, "permit", "consumer");
     let mut web = scene.host_container("web").unwrap();
@@ -96,8 +97,8 @@ fn only_a_consumer_for_execution_roles_may_have_theirs() {
 
 #[test]
 fn a_consumer_reaches_metadata_as_before_and_other_host_services_are_left_alone() {
-    let scene = scene();
-    let mut mount = process(&scene, "mount");
+    let mut scene = scene();
+    let mut mount = process(&mut scene, "mount");
     assert_eq!(mount.connect(IMDS).unwrap(), Attempt::Done);
     assert_eq!(mount.connect(ENDPOINT).unwrap(), Attempt::Done);
     let mut other = scene.host_process().unwrap();
@@ -109,7 +110,7 @@ fn a_consumer_reaches_metadata_as_before_and_other_host_services_are_left_alone(
 fn a_container_below_a_consumer_is_a_container() {
     let mut scene = scene();
     let web = scene.task("web").unwrap().clone();
-    let mut container = process(&scene, "mount/docker-1");
+    let mut container = process(&mut scene, "mount/docker-1");
     assert_eq!(container.connect(IMDS).unwrap(), EPERM);
     assert_eq!(container.get(&web.path()).unwrap().body_text(), REFUSAL);
     recorded(&scene, "deny", "no_task");
@@ -127,7 +128,7 @@ fn a_container_below_a_consumer_is_a_container() {
 fn a_reload_makes_and_unmakes_consumers() {
     let mut scene = scene();
     let path = scene.task("web").unwrap().path();
-    let mut mount = process(&scene, "mount");
+    let mut mount = process(&mut scene, "mount");
     assert_eq!(mount.get(&path).unwrap().status, 200);
     scene
         .configure(|text| text.replace("allow = [\"task\"]", "allow = []"))
