@@ -21,6 +21,7 @@ mod parse;
 mod respond;
 
 use http::{Method, Uri};
+use tokio::time::Instant;
 use tracing::warn;
 
 pub use self::{
@@ -73,8 +74,8 @@ impl Endpoint {
     }
 
     /// A place for a connection of this sender; none if it has too many, and that is recorded.
-    async fn admit(&self, sender: &Sender) -> Option<Place<'_>> {
-        let caller = self.gate.caller(sender).await;
+    async fn admit(&self, sender: &Sender, until: Instant) -> Option<Place<'_>> {
+        let caller = self.gate.caller(sender, until).await;
         let place = self.limits.admit(caller.whose());
         if place.is_none() {
             drop(Pending {
@@ -89,14 +90,14 @@ impl Endpoint {
         place
     }
 
-    /// Answers one request. A body is not looked at.
-    async fn answer(&self, sender: &Sender, method: &Method, uri: &Uri) -> Response {
+    /// Answers one request. A body is not looked at. What is not known of the sender is waited for until then.
+    async fn answer(&self, sender: &Sender, method: &Method, uri: &Uri, until: Instant) -> Response {
         let parsed = parse::parse(method, uri);
-        let caller = self.gate.caller(sender).await;
+        let caller = self.gate.caller(sender, until).await;
         if let Parsed::Access(request) = &parsed
             && caller.is_consumer()
         {
-            self.gate.wait_until_known(&request.wanted).await;
+            self.gate.wait_until_known(&request.wanted, until).await;
         }
         let mut pending = Pending {
             recorder: &self.recorder,

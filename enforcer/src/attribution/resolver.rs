@@ -8,7 +8,7 @@ use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
-    time::{Instant, timeout},
+    time::{Instant, timeout, timeout_at},
 };
 use tracing::{debug, warn};
 
@@ -115,21 +115,21 @@ impl Resolver {
         )
     }
 
-    /// How long a request may wait.
+    /// Until when somebody may wait who comes now.
     #[must_use]
-    pub const fn bound(&self) -> Duration {
-        self.bound
+    pub fn deadline(&self) -> Instant {
+        Instant::now() + self.bound
     }
 
-    /// Has all sources asked about a cgroup, and waits for that.
-    pub async fn resolve(&self, cgroup: &Path, depth: Depth) -> Resolution {
+    /// Has all sources asked about a cgroup, and waits for that, but not longer than `until`.
+    pub async fn resolve(&self, cgroup: &Path, depth: Depth, until: Instant) -> Resolution {
         let (reply, answer) = oneshot::channel();
         let cgroup = Arc::from(cgroup);
         if self.requests.try_send(Request { cgroup, depth, reply }).is_err() {
             warn!("more requests wait for their cgroup's task than can be looked up");
             return Resolution::Unknown;
         }
-        match timeout(self.bound, answer).await {
+        match timeout_at(until, answer).await {
             Ok(Ok(resolution)) => resolution,
             Ok(Err(_)) | Err(_) => Resolution::Unknown,
         }

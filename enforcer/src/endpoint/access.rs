@@ -84,8 +84,8 @@ impl Caller {
             | Attributed::AmbiguousSender
             | Attributed::SenderGone
             | Attributed::SocketFromElsewhere
-            | Attributed::NoTask
-            | Attributed::Unresolved => Whose::Nobody,
+            | Attributed::NoTask => Whose::Nobody,
+            Attributed::Unresolved => Whose::Unresolved,
         }
     }
 

@@ -11,7 +11,7 @@ use std::{
 use enforcer_common::{handshake::Handshake, identity::Identity};
 use tokio::{
     sync::watch,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout_at},
 };
 use tracing::{debug, error};
 
@@ -71,9 +71,13 @@ impl Gate {
         }))
     }
 
-    /// Waits until the ID that a host service asks for is known, at most as long as a request may: it may be a container's
-    /// that is just being made.
-    pub(super) async fn wait_until_known(&self, wanted: &Wanted) {
+    /// Until when somebody may wait who comes now.
+    pub(super) fn deadline(&self) -> Instant {
+        self.resolver.deadline()
+    }
+
+    /// Waits until the ID that a host service asks for is known: it may be a container's that is just being made.
+    pub(super) async fn wait_until_known(&self, wanted: &Wanted, until: Instant) {
         let Wanted::Id(credential) = wanted else {
             return;
         };
@@ -83,13 +87,13 @@ impl Gate {
                 sleep(LOOK_AGAIN).await;
             }
         };
-        if timeout(self.resolver.bound(), known).await.is_err() {
+        if timeout_at(until, known).await.is_err() {
             debug!("a host service asks for a credential ID that nobody has");
         }
     }
 
-    /// Who that is by what holds now. One whose cgroup nobody knows is waited for until the sources were asked.
-    pub(super) async fn caller(&self, sender: &Sender) -> Caller {
+    /// Who that is by what holds now. Of one whose cgroup nobody knows, the sources are asked before, as long as there is time.
+    pub(super) async fn caller(&self, sender: &Sender, until: Instant) -> Caller {
         let now = || Caller::new(Arc::clone(&self.access.borrow()), sender.0.as_ref());
         let caller = now();
         if !caller.is_in_doubt() {
@@ -99,7 +103,7 @@ impl Gate {
         let mut resolution = Resolution::Complete;
         for unowned in attributor.unowned(sender.0.as_ref()) {
             let path = Path::new(&*unowned.located.path);
-            match self.resolver.resolve(path, unowned.depth).await {
+            match self.resolver.resolve(path, unowned.depth, until).await {
                 Resolution::Complete => attributor.settle(unowned.cgroup_id),
                 Resolution::Unknown => resolution = Resolution::Unknown,
             }

@@ -30,7 +30,7 @@ impl Endpoint {
             state: state::CONFIRMED,
             reserved: 0,
         };
-        let caller = self.gate.caller(&Sender::of(handshake)).await;
+        let caller = self.gate.caller(&Sender::of(handshake), self.gate.deadline()).await;
         let parsed = parse::parse(&Method::GET, &uri);
         if let Parsed::Access(request) = &parsed {
             permission(&caller, request).0

@@ -12,6 +12,10 @@ use crate::{attribution::TaskName, host::treatment::Consumer, telemetry::Seldom}
 /// Connections one task may have open, all its containers together.
 const MAX_PER_TASK: usize = 1024;
 
+/// Connections all may have open together of whom the sources could not be asked: they are told to come again, and while an
+/// engine is slow they are many.
+const MAX_UNRESOLVED: usize = 1024;
+
 /// Connections all that are no task may have open together: they get nothing, so they need little.
 const MAX_OF_NOBODY: usize = 64;
 
@@ -22,6 +26,8 @@ pub(super) enum Whose {
     Task(TaskName),
     /// A trusted host service's.
     Consumer(Arc<Consumer>),
+    /// Not known in time.
+    Unresolved,
     /// Nobody's.
     Nobody,
 }
@@ -76,12 +82,20 @@ impl Whose {
     const fn share(&self) -> usize {
         match self {
             Self::Task(_) | Self::Consumer(_) => MAX_PER_TASK,
+            Self::Unresolved => MAX_UNRESOLVED,
             Self::Nobody => MAX_OF_NOBODY,
         }
     }
 }
 
 // === impl Place ===
+
+impl Place<'_> {
+    /// Whether it is that of one who was not known in time.
+    pub(super) const fn is_of_unresolved(&self) -> bool {
+        matches!(self.whose, Whose::Unresolved)
+    }
+}
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
@@ -97,14 +111,18 @@ impl Drop for Place<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Limits, MAX_OF_NOBODY, MAX_PER_TASK, Whose};
+    use super::{Limits, MAX_OF_NOBODY, MAX_PER_TASK, MAX_UNRESOLVED, Whose};
     use crate::attribution::TaskName;
 
     #[test]
     fn one_that_has_its_share_takes_nothing_from_others() {
         let limits = Limits::default();
         let task = |name| Whose::Task(TaskName::new(name));
-        for (whose, share) in [(task("web"), MAX_PER_TASK), (Whose::Nobody, MAX_OF_NOBODY)] {
+        for (whose, share) in [
+            (task("web"), MAX_PER_TASK),
+            (Whose::Unresolved, MAX_UNRESOLVED),
+            (Whose::Nobody, MAX_OF_NOBODY),
+        ] {
             let admit = || limits.admit(whose.clone());
             let mut places: Vec<_> = (0..share).map(|_| admit().unwrap()).collect();
             assert!(admit().is_none());

@@ -6,7 +6,10 @@ use std::{
     net::{SocketAddr, SocketAddrV4},
     os::fd::{AsFd, OwnedFd},
     pin::pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -136,15 +139,22 @@ async fn serve(stream: TcpStream, endpoint: Arc<Endpoint>, mut drain: Watcher, s
         return;
     }
     let sender = endpoint.gate.sender(&stream);
-    let Some(_place) = endpoint.admit(&sender).await else {
+    let admitted_until = endpoint.gate.deadline();
+    let Some(place) = endpoint.admit(&sender, admitted_until).await else {
         return;
     };
-    let (endpoint, sender) = (&*endpoint, &sender);
-    let asked = &Notify::new();
+    let (endpoint, sender, asked) = (&*endpoint, &sender, &Notify::new());
+    let waited_in_vain = &AtomicBool::new(place.is_of_unresolved());
     let service = service_fn(|request: Request<Incoming>| async move {
         asked.notify_one();
+        // The first request has waited with its connection already.
+        let until = if waited_in_vain.swap(false, Ordering::Relaxed) {
+            admitted_until
+        } else {
+            endpoint.gate.deadline()
+        };
         let (head, _body) = request.into_parts();
-        Ok::<_, Infallible>(endpoint.answer(sender, &head.method, &head.uri).await)
+        Ok::<_, Infallible>(endpoint.answer(sender, &head.method, &head.uri, until).await)
     });
     let mut connection = pin!(server().serve_connection(TokioIo::new(stream), service));
     let served = tokio::select! {

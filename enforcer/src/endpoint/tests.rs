@@ -39,6 +39,9 @@ const BATCH: u64 = 20;
 const STRANGER: u64 = 30;
 const GONE: u64 = 99;
 
+/// How long sources may take.
+const BOUND: Duration = Duration::from_secs(2);
+
 const UNKNOWN_V2: &str =
     r#"{"code":"InvalidIdInRequest","message":"CredentialsV2Request: Credentials not found","HTTPErrorCode":400}"#;
 const WEB_BODY: &str = r#"{"RoleArn":"arn:web","AccessKeyId":"KEY-web","SecretAccessKey":"SECRET-web","Token":"TOKEN-web","Expiration":"2130-01-02T03:04:05Z"}"#;
@@ -118,7 +121,15 @@ impl Served {
     async fn start(handshake: Option<Handshake>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let upstream = config::Upstream::Embedded(roles(directory.path()));
-        Self::build(handshake, upstream, directory, Places::default()).await
+        Self::build(handshake, upstream, directory, Places::default(), true).await
+    }
+
+    /// Serves one of whom nobody ever says anything.
+    async fn start_beside_silence() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let upstream = config::Upstream::Embedded(Vec::new());
+        let stranger = announced(STRANGER, STRANGER, state::CONFIRMED);
+        Self::build(Some(stranger), upstream, directory, Places::default(), false).await
     }
 
     async fn start_observing(handshake: Option<Handshake>) -> Self {
@@ -128,7 +139,7 @@ impl Served {
             mode: Mode::Observe,
             ..Places::default()
         };
-        Self::build(handshake, upstream, directory, places).await
+        Self::build(handshake, upstream, directory, places, true).await
     }
 
     /// Serves task web, and asks an agent for its credentials.
@@ -139,7 +150,7 @@ impl Served {
         };
         let handshake = announced(WEB, WEB, state::CONFIRMED);
         let directory = tempfile::tempdir().unwrap();
-        Self::build(Some(handshake), upstream, directory, Places::default()).await
+        Self::build(Some(handshake), upstream, directory, Places::default(), true).await
     }
 
     async fn build(
@@ -147,6 +158,7 @@ impl Served {
         upstream: config::Upstream,
         directory: tempfile::TempDir,
         places: Places,
+        sources_answer: bool,
     ) -> Self {
         let audit = Audit::start(&config::Audit {
             output: AuditOutput::File(directory.path().join("audit")),
@@ -161,7 +173,7 @@ impl Served {
                 entry("/ecs/batch", "batch", "id-of-batch"),
             ],
         );
-        let (resolver, lookups) = Resolver::new(Arc::new([]), Arc::clone(&registry), Duration::from_secs(2));
+        let (resolver, lookups) = Resolver::new(Arc::new([]), Arc::clone(&registry), BOUND);
         let access = Access {
             attributor: Arc::new(Attributor::new(Tree, registry, places)),
             upstream: Upstream::build(&upstream, None),
@@ -173,7 +185,15 @@ impl Served {
         let address = listener.listener.local_addr().unwrap();
         let (trigger, watcher) = drain::channel();
         let mut tasks = JoinSet::new();
-        tasks.spawn(lookups.run(watcher.clone()));
+        let mut end = watcher.clone();
+        tasks.spawn(async move {
+            if sources_answer {
+                lookups.run(end).await;
+            } else {
+                end.signaled().await;
+                drop(lookups);
+            }
+        });
         tasks.spawn(listener.run(endpoint, watcher));
         Self {
             address,

@@ -6,9 +6,10 @@ use enforcer_common::handshake::state;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    time::{Instant, pause},
 };
 
-use super::{BATCH, STRANGER, Served, WEB, WEB_BODY, announced, serve_task};
+use super::{BATCH, BOUND, STRANGER, Served, WEB, WEB_BODY, announced, serve_task};
 use crate::{attribution::SourceKind, config, endpoint::Access, upstream::Upstream};
 
 #[tokio::test]
@@ -54,4 +55,17 @@ async fn what_holds_now_decides_on_connections_that_are_older() {
     assert!(ask().await.starts_with("HTTP/1.1 400"));
     drop(stream);
     assert_eq!(served.reasons().await, ["owner", "no_task"]);
+}
+
+#[tokio::test]
+async fn a_first_request_waits_for_the_sources_once_and_is_told_to_come_again() {
+    let served = Served::start_beside_silence().await;
+    // From here on, time passes only while everybody waits for it.
+    pause();
+    let began = Instant::now();
+    let answer = served.get("/v2/credentials/self").await;
+    assert_eq!(answer.status, 503);
+    let waited = began.elapsed();
+    assert!(waited >= BOUND && waited < BOUND * 3 / 2, "{waited:?}");
+    assert_eq!(served.reasons().await, ["unresolved"]);
 }
