@@ -215,28 +215,18 @@ fn answer(reply: oneshot::Sender<Resolution>, resolution: Resolution) {
     }
 }
 
-/// Asks every source about a cgroup, and puts what they say into the registry.
+/// Asks every source about a cgroup.
 async fn look_up(sources: &[Source], registry: &Registry, cgroup: Arc<Path>) -> Lookup {
     let mut resolution = Resolution::Complete;
     let mut is_known = false;
     for source in sources {
-        let found = match timeout(PATIENCE, source.find(&cgroup)).await {
-            Ok(Ok(found)) => found,
+        match timeout(PATIENCE, source.find(&cgroup, registry)).await {
+            Ok(Ok(found)) => is_known |= found,
             Ok(Err(error)) => {
                 debug!(source = source.kind().name(), %error, "cannot ask about a cgroup");
                 resolution = Resolution::Unknown;
-                continue;
             }
-            Err(_late) => {
-                resolution = Resolution::Unknown;
-                continue;
-            }
-        };
-        is_known |= !found.is_empty();
-        for entry in found {
-            if let Err(error) = registry.put(source.kind(), entry) {
-                warn!(source = source.kind().name(), %error, "cannot take in what a source says");
-            }
+            Err(_late) => resolution = Resolution::Unknown,
         }
     }
     Lookup {

@@ -1,7 +1,8 @@
 //! Sources: where tasks are learned from. One file each; what they have in common is here.
 //!
-//! A source keeps the registry up to date by itself ([`Source::run`]), and can be asked about a cgroup that is not there yet
-//! ([`Source::find`]). It answers from the state of an engine or runtime that only root can write, never from anything a
+//! A source keeps the registry up to date by itself ([`Source::run`]), and can be asked to hurry because of a cgroup that is
+//! not there yet ([`Source::find`]); nobody else states what it knows, so nobody states anew what it has taken back. It tells
+//! from the state of an engine or runtime that only root can write, never from anything a
 //! workload can: no environment of a running process, no mount, no path.
 
 mod backoff;
@@ -91,10 +92,11 @@ impl Source {
         }
     }
 
-    /// What it knows of the containers that a cgroup is at or below of. Nothing, if it surely knows none.
-    pub async fn find(&self, cgroup: &Path) -> Result<Vec<Entry>, SourceError> {
+    /// Has everything said in the registry that it knows of the containers a cgroup is at or below of. Whether there is such
+    /// a container.
+    pub async fn find(&self, cgroup: &Path, registry: &Registry) -> Result<bool, SourceError> {
         match self {
-            Self::Docker(docker) => Ok(docker.find(cgroup).await?),
+            Self::Docker(docker) => Ok(docker.find(cgroup, registry).await?),
             Self::Oci(oci) => Ok(oci.find(cgroup).await?),
         }
     }

@@ -263,6 +263,19 @@ impl Tasks {
         Some(self.follows(source, entry))
     }
 
+    /// Whether a source says something of a container, and has not taken it back.
+    #[must_use]
+    pub fn is_live(&self, source: SourceKind, id: &str) -> bool {
+        self.entry(source, id).is_some_and(|entry| !self.is_over(entry))
+    }
+
+    /// Whether a source says something about a cgroup or one above it, and has not taken it back.
+    #[must_use]
+    pub fn is_said(&self, source: SourceKind, path: &Path) -> bool {
+        let mut statements = path.ancestors().flat_map(|path| self.statements.at(path));
+        statements.any(|statement| statement.source == source && !statement.is_over)
+    }
+
     /// The same, without what follows from it.
     #[must_use]
     pub fn entry(&self, source: SourceKind, id: &str) -> Option<&Arc<Entry>> {
@@ -297,7 +310,6 @@ impl Tasks {
 
     fn follows<'a>(&self, source: SourceKind, entry: &'a Arc<Entry>) -> Said<'a> {
         let first = entry.cgroups.first();
-        let mut of_it = first.into_iter().flat_map(|cgroup| self.statements.at(&cgroup.path));
         Said {
             source,
             entry,
@@ -305,8 +317,14 @@ impl Tasks {
                 .and_then(|cgroup| self.statements.claimant(&cgroup.path))
                 .unwrap_or(&entry.task)
                 .clone(),
-            is_over: of_it.any(|statement| statement.is_over && Arc::ptr_eq(&statement.entry, entry)),
+            is_over: self.is_over(entry),
         }
+    }
+
+    fn is_over(&self, entry: &Arc<Entry>) -> bool {
+        let first = entry.cgroups.first();
+        let mut of_it = first.into_iter().flat_map(|cgroup| self.statements.at(&cgroup.path));
+        of_it.any(|statement| statement.is_over && Arc::ptr_eq(&statement.entry, entry))
     }
 
     /// Claims of the IDs an entry mentions that are not granted.

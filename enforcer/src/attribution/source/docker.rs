@@ -109,7 +109,7 @@ pub struct Docker {
 /// What a session has to do, in this order.
 #[derive(Debug)]
 enum Happened {
-    /// Something happened to a container.
+    /// Something happened to a container, or somebody wants it known.
     To(ContainerId),
     /// Somebody wants to know when all that is before this is done.
     Asked(oneshot::Sender<()>),
@@ -177,10 +177,10 @@ impl Docker {
         }
     }
 
-    /// What the engine knows of its containers that a cgroup is at or below of. It may be several: one can be made in the
-    /// cgroup of another. That is told only once all that was made before is known as well: who claims a credential ID
-    /// first has it, so the first must not be learned of second.
-    pub async fn find(&self, cgroup: &Path) -> Result<Vec<Entry>, DockerError> {
+    /// Has everything said that the engine knows of its containers a cgroup is at or below of. It may be several: one can
+    /// be made in the cgroup of another. The session says it in its turn: who claims a credential ID first has it, so the
+    /// first must not be learned of second, and nothing is said of what was removed meanwhile.
+    pub async fn find(&self, cgroup: &Path, registry: &Registry) -> Result<bool, DockerError> {
         let mut found = Vec::new();
         // To leave some out would be to guess: of all there are the innermost counts.
         if candidates(cgroup).count() > NESTED {
@@ -188,18 +188,22 @@ impl Docker {
         }
         for id in candidates(cgroup) {
             let entry = self.container(&id).await?;
-            found.extend(entry.filter(|entry| entry.cgroups.iter().any(|own| cgroup.starts_with(&own.path))));
+            let is_above = |entry: &Entry| entry.cgroups.iter().any(|own| cgroup.starts_with(&own.path));
+            found.extend(entry.filter(is_above).map(|_| id));
         }
-        if !found.is_empty() {
-            timeout(CATCH_UP, self.catch_up())
-                .await
-                .map_err(|_late| DockerError::Behind)??;
+        if found.is_empty() {
+            return Ok(false);
         }
-        Ok(found)
+        timeout(CATCH_UP, self.catch_up(&found))
+            .await
+            .map_err(|_late| DockerError::Behind)??;
+        let tasks = registry.read();
+        let are_said = found.iter().all(|id| tasks.is_live(SourceKind::Docker, id.as_str()));
+        if are_said { Ok(true) } else { Err(DockerError::Behind) }
     }
 
-    /// Waits until everything is known that the engine has told of until now.
-    async fn catch_up(&self) -> Result<(), DockerError> {
+    /// Waits until everything is known that the engine has told of until now, and these containers.
+    async fn catch_up(&self, containers: &[ContainerId]) -> Result<(), DockerError> {
         self.wanted.notify_one();
         let mut sessions = self.session.subscribe();
         let session = sessions
@@ -209,9 +213,10 @@ impl Docker {
             .and_then(|session| session.clone());
         let (done, answer) = oneshot::channel();
         let session = session.ok_or(DockerError::EventsEnded)?;
-        session
-            .try_send(Happened::Asked(done))
-            .map_err(|_full| DockerError::Flood)?;
+        let to_each = containers.iter().cloned().map(Happened::To);
+        for happened in to_each.chain([Happened::Asked(done)]) {
+            session.try_send(happened).map_err(|_full| DockerError::Flood)?;
+        }
         answer.await.map_err(|_ended| DockerError::EventsEnded)
     }
 

@@ -137,12 +137,11 @@ impl Oci {
         }
     }
 
-    /// What it knows of the containers that a cgroup is at or below of. A plain container's cgroup can have any name, so
-    /// whatever came since the last scan is looked at.
-    pub(super) async fn find(&self, cgroup: &Path) -> Result<Vec<Entry>, OciError> {
+    /// Has everything said that it knows of the containers a cgroup is at or below of. A plain container's cgroup can have
+    /// any name, so whatever came since the last scan is looked at.
+    pub(super) async fn find(&self, cgroup: &Path) -> Result<bool, OciError> {
         self.scan().await?.outcome?;
-        let is_above = |entry: &Entry| entry.cgroups.iter().any(|known| cgroup.starts_with(&known.path));
-        Ok(self.known(is_above))
+        Ok(self.shared.registry.read().is_said(SourceKind::Oci, cgroup))
     }
 
     /// What it knows of a container; `None` if it surely knows none of this ID.
@@ -153,7 +152,10 @@ impl Oci {
                 .components()
                 .any(|name| name.as_os_str() == id.as_str())
         };
-        Ok(self.known(is_its_own).pop())
+        let tasks = self.shared.registry.read();
+        let mut own = tasks.of(SourceKind::Oci).filter(|entry| is_its_own(entry));
+        let known = own.find(|entry| tasks.is_live(SourceKind::Oci, &entry.id));
+        Ok(known.map(|entry| Entry::clone(entry)))
     }
 
     /// Keeps the registry up to date until the drain.
@@ -197,12 +199,6 @@ impl Oci {
         let (shared, asked) = (Arc::clone(&self.shared), Instant::now());
         let scan = spawn_blocking(move || shared.scan(asked)).await;
         scan.map_err(|error| OciError::Failed(Arc::new(error)))
-    }
-
-    fn known(&self, is_wanted: impl Fn(&Entry) -> bool) -> Vec<Entry> {
-        let tasks = self.shared.registry.read();
-        let wanted = tasks.of(SourceKind::Oci).filter(|entry| is_wanted(entry));
-        wanted.map(|entry| Entry::clone(entry)).collect()
     }
 }
 

@@ -86,9 +86,18 @@ impl World {
         said
     }
 
+    /// What is said of a cgroup and those above it once the engine was asked, outermost first.
     async fn find(&self, cgroup: &str) -> Result<Vec<String>, DockerError> {
-        let found = self.docker.find(Path::new(cgroup)).await?;
-        Ok(found.iter().map(|entry| entry.task.as_str().to_owned()).collect())
+        let cgroup = Path::new(cgroup);
+        let found = self.docker.find(cgroup, &self.registry).await?;
+        let tasks = self.registry.read();
+        assert_eq!(tasks.is_said(SourceKind::Docker, cgroup), found);
+        let said = tasks
+            .said()
+            .filter(|said| cgroup.starts_with(&said.entry.cgroups[0].path));
+        let mut said: Vec<_> = said.collect();
+        said.sort_by_key(|said| &said.entry.cgroups[0].path);
+        Ok(said.iter().map(|said| said.entry.task.as_str().to_owned()).collect())
     }
 }
 
@@ -340,7 +349,6 @@ async fn only_what_is_in_a_containers_own_cgroup_is_of_it() {
         let found = world.find(&cgroup).await.unwrap();
         assert_eq!(found, task.into_iter().collect::<Vec<_>>(), "{cgroup}");
     }
-    assert_eq!(world.registry.read().count(SourceKind::Docker), 0);
 }
 
 #[tokio::test]

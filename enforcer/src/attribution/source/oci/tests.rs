@@ -83,8 +83,8 @@ async fn what_is_passed_over_is_told_with_the_reason_and_keeps_no_other_from_bei
     let open = write(&directory, "open", &config("open"));
     fs::set_permissions(&open, Permissions::from_mode(0o622)).unwrap();
 
-    assert_eq!(oci.find(Path::new("/good/init")).await.unwrap().len(), 1);
-    assert_eq!(oci.find(Path::new("/open")).await.unwrap(), []);
+    assert!(oci.find(Path::new("/good/init")).await.unwrap());
+    assert!(!oci.find(Path::new("/open")).await.unwrap());
     let status = oci.status();
     assert_eq!((status.state, status.containers), (SourceState::Ready, 1));
     let reasons = status.passed_over;
@@ -99,7 +99,7 @@ async fn what_is_passed_over_is_told_with_the_reason_and_keeps_no_other_from_bei
         assert!(reasons.iter().any(is_told), "{path}: {reasons:?}");
     }
     fs::write(&half, config("half")).unwrap();
-    assert_eq!(oci.find(Path::new("/half")).await.unwrap().len(), 1);
+    assert!(oci.find(Path::new("/half")).await.unwrap());
     assert_eq!(oci.status().passed_over.len(), 3);
 }
 
@@ -107,7 +107,7 @@ async fn what_is_passed_over_is_told_with_the_reason_and_keeps_no_other_from_bei
 async fn while_a_directory_cannot_be_listed_nobody_is_told_that_there_is_no_container() {
     let (directory, oci) = source();
     write(&directory, "good", &config("good"));
-    assert_eq!(oci.find(Path::new("/good")).await.unwrap().len(), 1);
+    assert!(oci.find(Path::new("/good")).await.unwrap());
     let is_known = || {
         oci.shared
             .registry
@@ -126,7 +126,20 @@ async fn while_a_directory_cannot_be_listed_nobody_is_told_that_there_is_no_cont
     };
     assert!(error.contains("bundles can be written by others than root"), "{error}");
     fs::set_permissions(&bundles, Permissions::from_mode(0o755)).unwrap();
-    assert_eq!(oci.find(Path::new("/other")).await.unwrap(), []);
+    assert!(!oci.find(Path::new("/other")).await.unwrap());
     assert_eq!(oci.status().state, SourceState::Ready);
     assert!(is_known());
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_container_whose_bundle_is_gone_is_nobodys_however_often_it_asks() {
+    let (directory, oci) = source();
+    let bundle = write(&directory, "left", &config("left"));
+    let registry = &oci.shared.registry;
+    let is_owned = || registry.read().owner(Path::new("/left"), |_, _| true).is_some();
+    assert!(oci.find(Path::new("/left")).await.unwrap() && is_owned());
+    fs::remove_file(&bundle).unwrap();
+    for _ in 0..2 {
+        assert!(!oci.find(Path::new("/left")).await.unwrap() && !is_owned());
+    }
 }
