@@ -9,7 +9,7 @@ pub mod classes;
 pub mod coverage;
 mod links;
 pub mod namespaces;
-mod sock_diag;
+pub(crate) mod sock_diag;
 pub mod sockets;
 pub mod treatment;
 

@@ -3,11 +3,13 @@
 mod ecs_agent;
 mod embedded;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use self::ecs_agent::EcsAgent;
 pub use self::{
-    ecs_agent::EcsAgentError,
+    ecs_agent::{EcsAgentError, Vouch},
     embedded::{Embedded, refresh, unusable},
 };
 use crate::{config, policy::Permit};
@@ -44,14 +46,14 @@ pub enum Upstream {
 
 impl Upstream {
     /// Makes the upstream ready. Credentials that cannot be had yet are no error: they may come later. Of an earlier
-    /// upstream, what is still good is kept.
+    /// upstream, what is still good is kept. Another process is believed only if somebody vouches for it.
     #[must_use]
-    pub fn build(config: &config::Upstream, earlier: Option<&Self>) -> Self {
+    pub fn build(config: &config::Upstream, earlier: Option<&Self>, vouch: Arc<dyn Vouch>) -> Self {
         match config {
             config::Upstream::Embedded(roles) => {
                 Self::Embedded(Embedded::build(roles, earlier.and_then(Self::embedded)))
             }
-            config::Upstream::EcsAgent { address, .. } => Self::EcsAgent(EcsAgent::build(*address)),
+            config::Upstream::EcsAgent { address, .. } => Self::EcsAgent(EcsAgent::build(*address, vouch)),
         }
     }
 

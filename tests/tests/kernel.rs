@@ -20,6 +20,7 @@ use nix::errno::Errno;
 
 /// The directory beside this file.
 mod kernel {
+    mod agent;
     mod audit;
     mod bind;
     mod budget;

@@ -85,9 +85,11 @@ pub(super) fn access(config: &Config, rules: Arc<Rules>, earlier: &Earlier) -> A
         }
         Earlier::Access(earlier) => (earlier.attributor.with(places), Some(&earlier.upstream)),
     };
+    let attributor = Arc::new(attributor);
+    let vouch = Arc::clone(&attributor);
     Access {
-        attributor: Arc::new(attributor),
-        upstream: Upstream::build(&config.upstream, upstream),
+        upstream: Upstream::build(&config.upstream, upstream, vouch),
+        attributor,
     }
 }
 

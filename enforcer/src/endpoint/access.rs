@@ -1,7 +1,7 @@
 //! Access: everything about who gets what that a reload can change, as one value, so that a request never sees half of
 //! one configuration and half of another.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use enforcer_common::handshake::Handshake;
 
@@ -9,7 +9,7 @@ use super::limits::Whose;
 use crate::{
     attribution::{Attributed, Attributor, Located},
     policy::{self, AccessRequest, Decision, Permit},
-    upstream::Upstream,
+    upstream::{Upstream, Vouch},
 };
 
 /// Who is who, who owns what, and who holds it.
@@ -100,5 +100,15 @@ impl Caller {
     /// Whether a source may know better who this is.
     pub(super) const fn is_in_doubt(&self) -> bool {
         matches!(self.attributed, Attributed::NoTask | Attributed::SocketFromElsewhere)
+    }
+}
+
+// === impl Vouch ===
+
+impl Vouch for Attributor {
+    /// Trusted host services may, and while nothing is blocked, everybody.
+    fn vouches_for(&self, cgroup_id: u64) -> bool {
+        let is_trusted = |located: Arc<Located>| self.trusts(Path::new(&*located.path));
+        self.observes(None) || self.locate(cgroup_id).is_some_and(is_trusted)
     }
 }

@@ -31,7 +31,7 @@ use crate::{
     config::{self, AuditOutput, Role},
     drain::{self, Trigger},
     host::cgroupfs::CgroupError,
-    upstream::Upstream,
+    upstream::{Upstream, Vouch},
 };
 
 const WEB: u64 = 10;
@@ -52,6 +52,16 @@ struct Announced(Option<Handshake>);
 impl Attest for Announced {
     fn handshake(&self, _socket: BorrowedFd<'_>) -> Result<Option<Handshake>, BpfError> {
         Ok(self.0)
+    }
+}
+
+/// Vouches for everybody.
+#[derive(Debug)]
+struct Everybody;
+
+impl Vouch for Everybody {
+    fn vouches_for(&self, _cgroup_id: u64) -> bool {
+        true
     }
 }
 
@@ -80,6 +90,7 @@ struct Served {
     tasks: JoinSet<()>,
     audit: Audit,
     access: watch::Sender<Arc<Access>>,
+    endpoint: Arc<Endpoint>,
     directory: tempfile::TempDir,
 }
 
@@ -176,7 +187,7 @@ impl Served {
         let (resolver, lookups) = Resolver::new(Arc::new([]), Arc::clone(&registry), BOUND);
         let access = Access {
             attributor: Arc::new(Attributor::new(Tree, registry, places)),
-            upstream: Upstream::build(&upstream, None),
+            upstream: Upstream::build(&upstream, None, Arc::new(Everybody)),
         };
         let (access, receiver) = watch::channel(Arc::new(access));
         let gate = Gate::new(Announced(handshake), receiver, resolver);
@@ -194,13 +205,14 @@ impl Served {
                 drop(lookups);
             }
         });
-        tasks.spawn(listener.run(endpoint, watcher));
+        tasks.spawn(listener.run(Arc::clone(&endpoint), watcher));
         Self {
             address,
             trigger,
             tasks,
             audit,
             access,
+            endpoint,
             directory,
         }
     }
@@ -226,6 +238,7 @@ impl Served {
 
     /// Stops, and returns the audit trail.
     async fn stop(self) -> String {
+        drop(self.endpoint);
         self.trigger.drain(Duration::from_secs(5)).await.unwrap();
         let Totals {
             emitted,

@@ -1,11 +1,15 @@
-//! `sock_diag(7)`: lists connected sockets of a network namespace, and destroys them.
+//! `sock_diag(7)`: lists connected sockets of a network namespace, destroys them, and tells whose the other end of a
+//! connection is.
 //!
 //! The messages are those of `linux/inet_diag.h`, written and read byte by byte: a request is `struct inet_diag_req_v2`, an
 //! answer `struct inet_diag_msg` with attributes.
 
-use std::io;
+use std::{
+    io,
+    net::{IpAddr, SocketAddr as InternetAddr},
+};
 
-use enforcer_common::address::Address;
+use enforcer_common::{address::Address, verdict::TCP};
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 
 /// `SOCK_DIAG_BY_FAMILY`
@@ -38,6 +42,8 @@ const HEADER: usize = 16;
 const ANSWER: usize = 72;
 /// Length of `struct inet_diag_sockid`.
 const ID: usize = 48;
+/// How much of it are ports and addresses of both ends.
+const ENDS: usize = 36;
 
 /// A connected socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +79,50 @@ pub(super) fn list(family: u8, protocol: u8) -> io::Result<Vec<Connected>> {
             }
         }
     }
+}
+
+/// The cgroup of the socket at `address` that is connected over TCP to `peer`, both in the calling thread's network
+/// namespace: for an accepted socket that of the one it was accepted from. `None` if there is no such socket, or the kernel
+/// lacks `tcp_diag`.
+pub(crate) fn cgroup_of(address: InternetAddr, peer: InternetAddr) -> io::Result<Option<u64>> {
+    let id = id(address, peer);
+    let socket = exchange(&request(LIST, REQUEST, (family(address), TCP), &id))?;
+    let (datagram, _sender) = socket.recv_from_full()?;
+    // Where no socket is connected so, the kernel tells of one that listens.
+    let is_it = |socket: &Connected| socket.id.get(..ENDS) == id.get(..ENDS);
+    match messages(&datagram).next() {
+        Some((LIST, body)) => Ok(connected(body, TCP).filter(is_it).map(|socket| socket.cgroup_id)),
+        Some((ERROR, body)) => match error(body) {
+            Some(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Some(_) | None => Ok(None),
+        },
+        Some(_) | None => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+/// `AF_INET` or `AF_INET6`.
+const fn family(address: InternetAddr) -> u8 {
+    if address.is_ipv4() { 2 } else { 10 }
+}
+
+/// The `struct inet_diag_sockid` of a connected socket, whatever its cookie.
+fn id(address: InternetAddr, peer: InternetAddr) -> [u8; ID] {
+    let mut id = [0; ID];
+    let octets = |ip| match ip {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    };
+    let ports = [address.port().to_be_bytes(), peer.port().to_be_bytes()].concat();
+    for (at, bytes) in [
+        (0, ports),
+        (4, octets(address.ip())),
+        (20, octets(peer.ip())),
+        // INET_DIAG_NOCOOKIE, after the interface.
+        (40, vec![0xff; 8]),
+    ] {
+        id.iter_mut().skip(at).zip(bytes).for_each(|(to, byte)| *to = byte);
+    }
+    id
 }
 
 /// Destroys a socket: its owner gets ECONNABORTED. One that is gone meanwhile gives ENOENT, a kernel without
@@ -175,7 +225,23 @@ mod tests {
 
     use enforcer_common::{address::Address, verdict::TCP};
 
-    use super::{attributes, list, messages};
+    use super::{attributes, cgroup_of, list, messages};
+
+    #[test]
+    fn the_other_end_of_a_connection_is_found_as_long_as_it_is_there() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = TcpListener::bind(address).unwrap();
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (server, _) = listener.accept().unwrap();
+            let (there, here) = (client.peer_addr().unwrap(), client.local_addr().unwrap());
+            let cgroup = cgroup_of(there, here).unwrap().unwrap();
+            assert_eq!(cgroup_of(here, there).unwrap(), Some(cgroup));
+            assert_ne!(cgroup, 0);
+            drop((server, client));
+            // One that only listens is nobody's other end.
+            assert_eq!(cgroup_of(there, (there.ip(), 1).into()).unwrap(), None);
+        }
+    }
 
     #[test]
     fn a_connection_of_this_process_is_listed() {

@@ -3,7 +3,9 @@
 //! Of the agent's answers only the credentials are passed on. Its refusals are told in our own words, which are those
 //! of the newest agent: with an older one the two would differ, and the difference would tell who owns an ID.
 
-use std::{error::Error, net::SocketAddr, time::Duration};
+mod connector;
+
+use std::{error::Error, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, StatusCode, Uri, header::USER_AGENT};
@@ -14,6 +16,8 @@ use hyper_util::{
 };
 use tokio::time::timeout;
 
+use self::connector::Connector;
+pub use self::connector::Vouch;
 use super::Answer;
 use crate::{
     policy::{CredentialId, Permit},
@@ -39,7 +43,7 @@ const AGENT_NAME: &str = concat!("enforcer/", env!("CARGO_PKG_VERSION"));
 #[derive(Debug)]
 pub struct EcsAgent {
     address: SocketAddr,
-    client: Client<HttpConnector, Empty<Bytes>>,
+    client: Client<Connector, Empty<Bytes>>,
 }
 
 /// The agent could not be asked, or gave an answer nobody expects. Says nothing of what was asked for.
@@ -86,15 +90,15 @@ pub enum EcsAgentError {
 // === impl EcsAgent ===
 
 impl EcsAgent {
-    pub(super) fn build(address: SocketAddr) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(TIMEOUT));
+    pub(super) fn build(address: SocketAddr, vouch: Arc<dyn Vouch>) -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(TIMEOUT));
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(MAX_IDLE)
-            .build(connector);
+            .build(Connector { tcp, vouch });
         Self { address, client }
     }
 

@@ -3,14 +3,20 @@
 use std::sync::Arc;
 
 use enforcer_common::handshake::state;
+use http::{Method, StatusCode, Uri};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::{Instant, pause},
+    time::{Instant, pause, resume},
 };
 
-use super::{BATCH, BOUND, STRANGER, Served, WEB, WEB_BODY, announced, serve_task};
-use crate::{attribution::SourceKind, config, endpoint::Access, upstream::Upstream};
+use super::{BATCH, BOUND, Everybody, STRANGER, Served, WEB, WEB_BODY, announced, serve_task};
+use crate::{
+    attribution::SourceKind,
+    config,
+    endpoint::{Access, authorize::Sender},
+    upstream::Upstream,
+};
 
 #[tokio::test]
 async fn where_denials_are_only_observed_the_owners_answer_is_given_and_the_denial_recorded() {
@@ -50,7 +56,11 @@ async fn what_holds_now_decides_on_connections_that_are_older() {
     before.attributor.registry().replace(SourceKind::Config, Vec::new());
     served.access.send_replace(Arc::new(Access {
         attributor: Arc::clone(&before.attributor),
-        upstream: Upstream::build(&config::Upstream::Embedded(Vec::new()), Some(&before.upstream)),
+        upstream: Upstream::build(
+            &config::Upstream::Embedded(Vec::new()),
+            Some(&before.upstream),
+            Arc::new(Everybody),
+        ),
     }));
     assert!(ask().await.starts_with("HTTP/1.1 400"));
     drop(stream);
@@ -58,14 +68,20 @@ async fn what_holds_now_decides_on_connections_that_are_older() {
 }
 
 #[tokio::test]
-async fn a_first_request_waits_for_the_sources_once_and_is_told_to_come_again() {
+async fn a_connection_and_its_first_request_wait_for_the_sources_together_as_long_as_one() {
     let served = Served::start_beside_silence().await;
+    let stranger = Sender::of(announced(STRANGER, STRANGER, state::CONFIRMED));
+    let uri = Uri::from_static("/v2/credentials/self");
     // From here on, time passes only while everybody waits for it.
     pause();
     let began = Instant::now();
-    let answer = served.get("/v2/credentials/self").await;
-    assert_eq!(answer.status, 503);
-    let waited = began.elapsed();
-    assert!(waited >= BOUND && waited < BOUND * 3 / 2, "{waited:?}");
+    let until = served.endpoint.gate.deadline();
+    let place = served.endpoint.admit(&stranger, until).await.unwrap();
+    assert!(place.is_of_unresolved());
+    let response = served.endpoint.answer(&stranger, &Method::GET, &uri, until).await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(began.elapsed().as_secs(), BOUND.as_secs());
+    drop(place);
+    resume();
     assert_eq!(served.reasons().await, ["unresolved"]);
 }

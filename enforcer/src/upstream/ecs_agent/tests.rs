@@ -9,7 +9,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpListener, sync::Mutex, task::JoinSet};
 
-use super::{Answer, EcsAgent, EcsAgentError};
+use super::{Answer, EcsAgent, EcsAgentError, Vouch};
 use crate::{
     attribution::{Attributed, Owner, TaskName, tests::tasks},
     policy::{AccessRequest, ApiVersion, CredentialId, Decision, Permit, Wanted, decide},
@@ -30,6 +30,20 @@ fn permit() -> Permit {
         Decision::Permit(permit) => permit,
         Decision::Denial(reason) => panic!("{reason:?}"),
     }
+}
+
+/// Vouches for the cgroups it is said to, or for everybody.
+#[derive(Debug)]
+struct Vouching(fn(u64) -> bool);
+
+impl Vouch for Vouching {
+    fn vouches_for(&self, cgroup_id: u64) -> bool {
+        (self.0)(cgroup_id)
+    }
+}
+
+fn upstream(address: SocketAddr) -> EcsAgent {
+    EcsAgent::build(address, Arc::new(Vouching(|_| true)))
 }
 
 type Heads = Arc<Mutex<Vec<String>>>;
@@ -70,13 +84,13 @@ async fn agent(status: u16, body: String) -> (SocketAddr, Heads, JoinSet<()>) {
 
 async fn answer(status: u16, body: &str) -> Result<Answer, EcsAgentError> {
     let (address, _, _tasks) = agent(status, body.to_owned()).await;
-    EcsAgent::build(address).credentials(&permit()).await
+    upstream(address).credentials(&permit()).await
 }
 
 #[tokio::test]
 async fn the_agent_is_asked_in_one_form_only() {
     let (address, heads, _tasks) = agent(200, "{}".to_owned()).await;
-    let upstream = EcsAgent::build(address);
+    let upstream = upstream(address);
     for _ in 0..2 {
         assert_eq!(
             upstream.credentials(&permit()).await.unwrap(),
@@ -115,11 +129,7 @@ async fn an_agent_that_is_not_there_is_an_error_that_says_where() {
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = nobody.local_addr().unwrap();
     drop(nobody);
-    let error = EcsAgent::build(address)
-        .credentials(&permit())
-        .await
-        .unwrap_err()
-        .to_string();
+    let error = upstream(address).credentials(&permit()).await.unwrap_err().to_string();
     assert!(
         error.starts_with(&format!("cannot ask the ECS agent at {address}: ")),
         "{error}"
@@ -130,9 +140,21 @@ async fn an_agent_that_is_not_there_is_an_error_that_says_where() {
     );
 }
 
+#[tokio::test]
+async fn whoever_only_took_the_agents_port_is_told_nothing() {
+    let (address, heads, _tasks) = agent(200, "{}".to_owned()).await;
+    let upstream = EcsAgent::build(address, Arc::new(Vouching(|cgroup_id| cgroup_id == 0)));
+    let error = upstream.credentials(&permit()).await.unwrap_err().to_string();
+    assert!(
+        error.contains("is not trusted") && error.contains("cgroups.host"),
+        "{error}"
+    );
+    assert!(heads.lock().await.is_empty());
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_agent_that_does_not_answer_is_not_waited_for_long() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let upstream = EcsAgent::build(silent.local_addr().unwrap());
+    let upstream = upstream(silent.local_addr().unwrap());
     assert!(upstream.credentials(&permit()).await.is_err());
 }
