@@ -39,7 +39,7 @@ pub enum Upstream {
     /// The enforcer itself.
     Embedded(Embedded),
     /// The ECS agent.
-    EcsAgent(EcsAgent),
+    EcsAgent(Box<EcsAgent>),
 }
 
 // === impl Upstream ===
@@ -53,7 +53,7 @@ impl Upstream {
             config::Upstream::Embedded(roles) => {
                 Self::Embedded(Embedded::build(roles, earlier.and_then(Self::embedded)))
             }
-            config::Upstream::EcsAgent { address, .. } => Self::EcsAgent(EcsAgent::build(*address, vouch)),
+            config::Upstream::EcsAgent { address, .. } => Self::EcsAgent(Box::new(EcsAgent::build(*address, vouch))),
         }
     }
 
