@@ -14,19 +14,17 @@ mod client;
 mod connection;
 mod container;
 mod objects;
+mod pending;
 mod place;
+mod round;
 mod statement;
 
 use std::{
     collections::HashSet,
     net::{SocketAddr, SocketAddrV4},
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
-    vec,
 };
 
 use jiff::{SignedDuration, Timestamp};
@@ -41,8 +39,9 @@ pub use self::client::DockerError;
 use self::{
     agent::Agent,
     client::{Asker, Engine, Events},
+    pending::Pending,
     place::{Driver, Placing},
-    statement::{Rules, Saying},
+    statement::{Rules, Said, Saying},
 };
 use super::{
     super::{
@@ -54,9 +53,6 @@ use super::{
     backoff::{Backoff, jittered},
 };
 use crate::drain::Watcher;
-
-/// How many containers are asked about at once.
-const AT_ONCE: usize = 16;
 
 /// How many events may wait to be looked at.
 const EVENTS: usize = 4096;
@@ -115,15 +111,6 @@ enum Happened {
     Asked(oneshot::Sender<()>),
 }
 
-/// Containers that are asked about by several at once.
-struct Round {
-    rules: Rules,
-    /// Those nobody has asked about yet.
-    ids: Mutex<vec::IntoIter<ContainerId>>,
-    /// How often the engine has failed.
-    failures: AtomicUsize,
-}
-
 /// What is known of the engine.
 #[derive(Debug)]
 struct State {
@@ -133,16 +120,6 @@ struct State {
     health: SourceState,
     /// How many the registry knows from here.
     containers: usize,
-}
-
-/// What is to be said of a container.
-enum Said {
-    /// There is such a container.
-    Entry(Entry),
-    /// There is one, and nothing to be said of it.
-    Nothing,
-    /// There is none.
-    Gone,
 }
 
 // === impl Docker ===
@@ -220,7 +197,7 @@ impl Docker {
         answer.await.map_err(|_ended| DockerError::EventsEnded)
     }
 
-    /// What the engine knows of a container.
+    /// What the engine knows of a container. One whose task will be known in a moment is neither that task's nor nobody's.
     pub async fn container(&self, id: &ContainerId) -> Result<Option<Entry>, DockerError> {
         let rules = match self.rules().await {
             Ok(rules) => rules,
@@ -229,6 +206,7 @@ impl Docker {
         };
         match self.ask(&mut self.engine.asker(), &rules, id).await? {
             Said::Entry(entry) => Ok(Some(entry)),
+            Said::Undecided(_) => Err(DockerError::Undecided { container: id.clone() }),
             Said::Nothing | Said::Gone => Ok(None),
         }
     }
@@ -270,8 +248,9 @@ impl Docker {
         let mut reader = JoinSet::new();
         reader.spawn(read(events, sender.clone()));
         self.session.send_replace(Some(sender));
+        let mut pending = Pending::default();
         tokio::select! {
-            listed = self.list(&rules, registry) => listed?,
+            listed = self.list(&rules, registry, &mut pending) => listed?,
             Some(ended) = reader.join_next() => return Err(ended.unwrap_or(DockerError::EventsEnded)),
         }
         self.is_up_to_date(registry, began.elapsed());
@@ -282,16 +261,17 @@ impl Docker {
             tokio::select! {
                 () = sleep_until(again) => return Ok(()),
                 Some(ended) = reader.join_next() => return Err(ended.unwrap_or(DockerError::EventsEnded)),
+                () = pending.wait() => {}
                 _ = happened.recv_many(&mut batch, EVENTS) => {}
             }
-            let (mut ids, mut waiting) = (HashSet::new(), Vec::new());
+            let (mut ids, mut waiting) = (pending.due(), Vec::new());
             for happened in batch {
                 match happened {
                     Happened::To(id) => _ = ids.insert(id),
                     Happened::Asked(done) => waiting.push(done),
                 }
             }
-            self.look_at(&rules, registry, ids).await?;
+            self.look_at(&rules, registry, &mut pending, ids).await?;
             self.state().containers = registry.read().count(SourceKind::Docker);
             for done in waiting {
                 if done.send(()).is_err() {
@@ -301,45 +281,39 @@ impl Docker {
         }
     }
 
-    async fn list(self: &Arc<Self>, rules: &Rules, registry: &Registry) -> Result<(), DockerError> {
+    async fn list(
+        self: &Arc<Self>,
+        rules: &Rules,
+        registry: &Registry,
+        pending: &mut Pending,
+    ) -> Result<(), DockerError> {
         let ids = self.engine.list().await?;
         let known: HashSet<ContainerId> = ids.iter().cloned().collect();
-        self.look_at(rules, registry, ids).await?;
+        self.look_at(rules, registry, pending, ids).await?;
         registry.retain(SourceKind::Docker, |id| {
             ContainerId::parse(id).is_ok_and(|id| known.contains(&id))
         });
         Ok(())
     }
 
-    /// Asks about containers, and has the registry say what the engine does, at once. One container that the engine does
-    /// not tell of stays as it was; many mean that the engine fails.
+    /// Asks about containers, and has the registry say what the engine does, at once.
     async fn look_at(
         self: &Arc<Self>,
         rules: &Rules,
         registry: &Registry,
+        pending: &mut Pending,
         ids: impl IntoIterator<Item = ContainerId>,
     ) -> Result<(), DockerError> {
-        let ids: Vec<_> = ids.into_iter().collect();
-        let askers = ids.len().min(AT_ONCE);
-        let round = Arc::new(Round {
-            rules: rules.clone(),
-            ids: Mutex::new(ids.into_iter()),
-            failures: AtomicUsize::new(0),
-        });
-        // Dropped, and so ended, with this look.
-        let mut asking = JoinSet::new();
-        for _ in 0..askers {
-            let (docker, round) = (Arc::clone(self), Arc::clone(&round));
-            asking.spawn(async move { docker.ask_of(&round).await });
-        }
         let (mut entries, mut gone) = (Vec::new(), Vec::new());
-        while let Some(answers) = asking.join_next().await {
-            for (id, said) in answers.map_err(|_panicked| DockerError::Behind)?? {
-                match said {
-                    Said::Entry(entry) => entries.push(entry),
-                    Said::Nothing => {}
-                    Said::Gone => gone.push(id),
-                }
+        for (id, said) in round::ask(self, rules, ids.into_iter().collect()).await? {
+            if matches!(said, Said::Undecided(_)) && pending.is_undecided(&id) {
+                continue;
+            }
+            pending.is_decided(&id);
+            match said {
+                Said::Entry(entry) | Said::Undecided(entry) => entries.push(entry),
+                Said::Nothing => {}
+                Said::Gone => gone.push(id),
             }
         }
         for id in gone {
@@ -349,32 +323,21 @@ impl Docker {
         Ok(())
     }
 
-    /// Asks about containers of a round, one after the other, until there are no more.
-    async fn ask_of(&self, round: &Round) -> Result<Vec<(ContainerId, Said)>, DockerError> {
-        let (mut asker, mut answers) = (self.engine.asker(), Vec::new());
-        while let Some(id) = round.next() {
-            match self.ask(&mut asker, &round.rules, &id).await {
-                Ok(said) => answers.push((id, said)),
-                Err(error) if error.is_of_engine() && round.fails() => return Err(error),
-                Err(error) => warn!(%error, "what is known of a container stays as it was"),
-            }
-        }
-        Ok(answers)
-    }
-
     /// Asks about a container, and the ECS agent whether it is of a task, where only the agent can tell.
     async fn ask(&self, asker: &mut Asker<'_>, rules: &Rules, id: &ContainerId) -> Result<Said, DockerError> {
         let Some(saying) = asker.inspect(id, |container| rules.say(container)).await? else {
             return Ok(Said::Gone);
         };
-        let Saying::Unproven(unproven) = saying else {
-            return Ok(saying.into());
+        let unproven = match saying {
+            Saying::Entry(entry) => return Ok(Said::Entry(entry)),
+            Saying::Nothing => return Ok(Said::Nothing),
+            Saying::Unproven(unproven) => unproven,
         };
         let Some(agent) = self.agent.as_ref().filter(|_| unproven.is_told()) else {
-            return Ok(unproven.not_asked().into());
+            return Ok(Said::Entry(unproven.not_asked()));
         };
         let is_of_task = agent.made(id, &unproven.task).await?;
-        Ok(unproven.asked(is_of_task).into())
+        Ok(unproven.asked(is_of_task))
     }
 
     /// What the engine's containers are judged by.
@@ -432,30 +395,6 @@ impl Docker {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-// === impl Round ===
-
-impl Round {
-    fn next(&self) -> Option<ContainerId> {
-        self.ids.lock().unwrap_or_else(PoisonError::into_inner).next()
-    }
-
-    /// Notes that the engine has failed; whether that is once too often.
-    fn fails(&self) -> bool {
-        self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= AT_ONCE
-    }
-}
-
-// === impl Said ===
-
-impl From<Saying> for Said {
-    fn from(saying: Saying) -> Self {
-        match saying {
-            Saying::Entry(entry) => Self::Entry(entry),
-            Saying::Nothing | Saying::Unproven(_) => Self::Nothing,
-        }
     }
 }
 

@@ -14,6 +14,7 @@ use http::StatusCode;
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use serde::Deserialize;
+use tokio::task::JoinError;
 
 use super::{
     connection::{Connection, PATIENCE, What, require_ok},
@@ -107,6 +108,15 @@ pub enum DockerError {
     /// What it has told of is not known yet.
     #[error("what the Docker engine has told of could not be learned in time")]
     Behind,
+    /// Asking came to no end.
+    #[error("asking the Docker engine about containers broke off: {0}")]
+    BrokenOff(#[from] JoinError),
+    /// Who made a container does not know it yet.
+    #[error("the ECS agent does not know yet whose container {container:?} is; ask again in a moment")]
+    Undecided {
+        /// Which container.
+        container: ContainerId,
+    },
     /// A cgroup's path names more containers than can be nested.
     #[error("a cgroup's path names more than {most} containers; it is nobody's")]
     Nested {
@@ -191,6 +201,8 @@ impl DockerError {
             | Self::Driver { .. }
             | Self::Flood
             | Self::Behind
+            | Self::BrokenOff(_)
+            | Self::Undecided { .. }
             | Self::Nested { .. }
             | Self::EventsEnded
             | Self::Agent { .. } => false,

@@ -33,11 +33,23 @@ pub(super) struct Rules {
     pub(super) labels: bool,
 }
 
+/// What is to be said of a container.
+pub(super) enum Said {
+    /// There is such a container.
+    Entry(Entry),
+    /// There is one, and the agent may know in a moment whose it is. This, if it never does.
+    Undecided(Entry),
+    /// There is one, and nothing to be said of it.
+    Nothing,
+    /// There is none.
+    Gone,
+}
+
 /// What is to be said of a container, as far as the engine can tell.
 pub(super) enum Saying {
     /// This.
     Entry(Entry),
-    /// Nothing: where its cgroup is cannot be told, or whose it will be is not known yet.
+    /// Nothing: where its cgroup is cannot be told.
     Nothing,
     /// Whose it is the ECS agent can tell.
     Unproven(Box<Unproven>),
@@ -62,13 +74,16 @@ pub(super) struct Unproven {
 impl Unproven {
     /// What is to be said now that the agent has been asked. It knows a container before it starts it, but not before it
     /// has made it.
-    pub(super) fn asked(self, is_of_task: bool) -> Saying {
+    pub(super) fn asked(self, is_of_task: bool) -> Said {
         if is_of_task {
-            Saying::Entry(self.member)
-        } else if self.is_new {
-            Saying::Nothing
+            return Said::Entry(self.member);
+        }
+        let is_new = self.is_new;
+        let forged = self.forged("the ECS agent does not know it as one of the task that its labels name");
+        if is_new {
+            Said::Undecided(forged)
         } else {
-            self.forged("the ECS agent does not know it as one of the task that its labels name")
+            Said::Entry(forged)
         }
     }
 
@@ -79,19 +94,19 @@ impl Unproven {
     }
 
     /// What is to be said if there is no agent to ask.
-    pub(super) fn not_asked(self) -> Saying {
+    pub(super) fn not_asked(self) -> Entry {
         if self.is_in_its_cgroup {
-            return Saying::Entry(self.member);
+            return self.member;
         }
         self.forged("it is not in the cgroup of the task its labels name, and no ECS agent tells that it is")
     }
 
-    fn forged(self, why: &str) -> Saying {
+    fn forged(self, why: &str) -> Entry {
         let own = Entry {
             task: self.own_name,
             ..self.member
         };
-        Saying::Entry(forged(own, why))
+        forged(own, why)
     }
 }
 

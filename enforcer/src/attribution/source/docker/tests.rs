@@ -1,9 +1,10 @@
 //! The source against an engine that is not there, comes and goes, is slow, and answers nonsense.
 
+mod ecs;
 mod stub;
 
 use std::{
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     path::Path,
     sync::Arc,
     time::Duration,
@@ -17,7 +18,7 @@ use tokio::{
 };
 
 use self::stub::{HEADER, Stub, path};
-use super::{Config, Docker, DockerError};
+use super::{Config, Docker, DockerError, Pending};
 use crate::{
     attribution::{ContainerId, Registry, SourceKind, SourceState},
     drain,
@@ -38,13 +39,18 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::with(None)
+    }
+
+    /// One where an agent makes containers.
+    fn with(introspection: Option<SocketAddr>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let docker = Arc::new(Docker::new(Config {
             socket: directory.path().join("docker.sock"),
             cgroup_parent: None,
             labels: true,
             endpoint: SocketAddrV4::new(Ipv4Addr::new(169, 254, 170, 2), 80),
-            introspection: None,
+            introspection,
         }));
         let registry = Arc::new(Registry::default());
         let (trigger, watcher) = drain::channel();
@@ -191,7 +197,11 @@ async fn a_list_that_is_none_takes_nothing_back() {
         engine.answer("/containers/json", nonsense);
         let state = world
             .docker
-            .list(&world.docker.rules().await.unwrap(), &world.registry)
+            .list(
+                &world.docker.rules().await.unwrap(),
+                &world.registry,
+                &mut Pending::default(),
+            )
             .await;
         let error = state.unwrap_err().to_string();
         assert_eq!(world.tasks(), ["docker/web"], "{nonsense}");

@@ -9,7 +9,7 @@ use super::{
         container::Container,
         place::{Driver, Placing},
     },
-    Rules, Saying, Unproven,
+    Rules, Said, Saying, Unproven,
 };
 use crate::{
     attribution::{Entry, Fact},
@@ -58,6 +58,13 @@ fn entry(saying: Saying) -> Entry {
     match saying {
         Saying::Entry(entry) => entry,
         Saying::Nothing | Saying::Unproven(_) => panic!("nothing is to be said for sure"),
+    }
+}
+
+fn decided(said: Said) -> Entry {
+    match said {
+        Said::Entry(entry) => entry,
+        Said::Undecided(_) | Said::Nothing | Said::Gone => panic!("nothing is to be said yet"),
     }
 }
 
@@ -226,14 +233,14 @@ fn a_container_in_its_ecs_tasks_cgroup_is_of_the_task_unless_the_agent_says_othe
         ),
     ] {
         let said = || unproven(say(&rules(driver), &container(labels, &json!([]), parent)));
-        for member in [said().asked(true), said().not_asked()].map(entry) {
+        for member in [decided(said().asked(true)), said().not_asked()] {
             assert_eq!(member.task.as_str(), task);
             assert_eq!(member.role_arn, None, "a task definition's labels give no role");
             assert!(member.cgroups[0].path.starts_with(path), "{:?}", member.cgroups);
             assert!(!is_forged(&member));
         }
         // Its maker chose the label and the cgroup.
-        let forger = entry(said().asked(false));
+        let forger = decided(said().asked(false));
         assert!(forger.task.as_str() == "docker/shop-web" && is_forged(&forger));
     }
 }
@@ -245,9 +252,8 @@ fn outside_the_tasks_cgroup_only_the_agent_can_tell() {
     let claim = json!(["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI=/v2/credentials/one"]);
     let unproven = |parent: &str| unproven(say(&rules, &container(&labels, &claim, parent)));
     for parent in ["", "system.slice", "ecstasks-0123456789abcdef.slice", "ecstasks.slice"] {
-        assert_eq!(entry(unproven(parent).asked(true)).task.as_str(), ARN);
-        for refused in [unproven(parent).asked(false), unproven(parent).not_asked()] {
-            let entry = entry(refused);
+        assert_eq!(decided(unproven(parent).asked(true)).task.as_str(), ARN);
+        for entry in [decided(unproven(parent).asked(false)), unproven(parent).not_asked()] {
             assert_eq!(entry.task.as_str(), "docker/shop-web");
             assert_eq!(entry.role_arn, None);
             assert_eq!(&*entry.credential_ids, ids(&["one"]));
@@ -257,11 +263,11 @@ fn outside_the_tasks_cgroup_only_the_agent_can_tell() {
 }
 
 #[test]
-fn of_a_container_that_the_agent_may_not_know_yet_nothing_is_said() {
+fn a_container_that_the_agent_may_not_know_yet_is_not_said_to_be_forged_at_once() {
     let labels = json!({"com.amazonaws.ecs.task-arn": ARN});
     let text = container(&labels, &json!([]), "").replace("running", "created");
     let unproven = unproven(say(&rules(Driver::Systemd), &text));
-    assert!(matches!(unproven.asked(false), Saying::Nothing));
+    assert!(matches!(unproven.asked(false), Said::Undecided(entry) if is_forged(&entry)));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
@@ -90,6 +90,11 @@ impl Stub {
             "Config": {"Labels": null, "Env": null},
             "HostConfig": {"CgroupParent": parent},
         });
+        self.inspected(id, &container);
+    }
+
+    /// Makes a container of which this is told, and says so.
+    pub(super) fn inspected(&self, id: &ContainerId, container: &Value) {
         self.answer(&path(id), &container.to_string());
         self.happens("create", id);
     }
