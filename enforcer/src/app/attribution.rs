@@ -63,17 +63,21 @@ fn sources(config: &Config, cgroups: &CgroupFs, registry: &Arc<Registry>) -> Arc
         config::Upstream::Embedded(_) => None,
         config::Upstream::EcsAgent { address, .. } => Some((address.ip(), INTROSPECTION_PORT).into()),
     };
+    let endpoint = SocketAddrV4::new(config.endpoint.address, config.endpoint.port);
     let docker = |docker: &config::DockerSource| {
         Source::Docker(Arc::new(Docker::new(DockerConfig {
             socket: docker.socket.clone(),
             cgroup_parent: docker.cgroup_parent.clone(),
             labels: docker.labels,
-            endpoint: SocketAddrV4::new(config.endpoint.address, config.endpoint.port),
+            endpoint,
             introspection,
         })))
     };
     let docker_has_its_own = config.sources.docker.is_some();
-    let oci = |oci| Source::Oci(Oci::new(oci, docker_has_its_own, cgroups.clone(), Arc::clone(registry)));
+    let oci = |oci| {
+        let (cgroups, registry) = (cgroups.clone(), Arc::clone(registry));
+        Source::Oci(Oci::new(oci, docker_has_its_own, endpoint, cgroups, registry))
+    };
     let docker = config.sources.docker.iter().map(docker);
     docker.chain(config.sources.oci.iter().map(oci)).collect()
 }

@@ -8,6 +8,7 @@
 mod backoff;
 mod docker;
 mod oci;
+mod told;
 
 use std::{path::Path, sync::Arc};
 
@@ -24,9 +25,6 @@ use super::{
     task::{Entry, SourceKind},
 };
 use crate::drain::Watcher;
-
-/// How many credential IDs a container may claim: an honest one is told of one, by one variable or two.
-const MAX_CLAIMS: usize = 4;
 
 /// A source; cheap to copy.
 #[derive(Clone, Debug)]

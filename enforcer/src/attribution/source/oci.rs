@@ -8,6 +8,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddrV4,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -37,7 +38,6 @@ mod kubelet;
 mod place;
 mod runtime;
 mod scan;
-mod told;
 
 pub use self::place::{InvalidPlace, Place};
 
@@ -108,17 +108,20 @@ pub enum OciError {
 // === impl Oci ===
 
 impl Oci {
-    /// The source, for hosts where Docker's containers have a source of their own or not.
+    /// The source, for hosts where Docker's containers have a source of their own or not, and where containers ask for
+    /// credentials at the endpoint.
     #[must_use]
     pub fn new(
         config: &OciSource,
         docker_has_its_own: bool,
+        endpoint: SocketAddrV4,
         cgroups: impl CgroupPaths,
         registry: Arc<Registry>,
     ) -> Self {
         let scope = Scope {
             places: config.places.clone().into(),
             skipped: if docker_has_its_own { DOCKER } else { &[] },
+            endpoint,
             pods_are_believed: config.pod_annotations,
             kubelet: config.kubelet.clone(),
             trust: Trust::ROOT,

@@ -105,10 +105,10 @@ impl Container<'_> {
         self.state.status == "created"
     }
 
-    /// The value of a variable, as often as it is set.
-    pub(super) fn variables(&self, name: &str) -> impl Iterator<Item = &str> {
+    /// The variables that lead to credentials, each as often as it is set.
+    pub(super) fn environment(&self) -> impl Iterator<Item = (&str, &str)> {
         let variables = self.config.environment.0.iter();
-        variables.filter_map(move |variable| variable.strip_prefix(name)?.strip_prefix('='))
+        variables.filter_map(|variable| variable.split_once('='))
     }
 
     /// Where the engine's log driver gets its credentials.

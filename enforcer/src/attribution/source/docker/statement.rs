@@ -1,26 +1,19 @@
 //! What follows from what the engine tells of a container: which task it belongs to, and what it claims. Pure.
 //!
 //! Who may set labels need not be who runs the host, so a label never makes a container part of a task that others made
-//! without it. Tasks named by labels have names of their own; where a role is named too it is a part of the task's name,
-//! so that containers share a task only if each would get the same role without it. Labels of containers that say they
-//! are the ECS agent's come from task definitions: there they mean nothing.
+//! without it. Labels of containers that say they are the ECS agent's come from task definitions: there they mean nothing.
 
-use std::{borrow::Cow, net::SocketAddrV4, path::PathBuf, sync::Arc};
+use std::{net::SocketAddrV4, path::PathBuf, sync::Arc};
 
-use super::{super::MAX_CLAIMS, container::Container, place::Placing};
-use crate::{
-    attribution::{Cgroup, Entry, Fact, TaskName},
-    policy::CredentialId,
+use super::{
+    super::told::{self, Named, is_name},
+    container::Container,
+    place::Placing,
 };
+use crate::attribution::{Cgroup, Entry, Fact, SourceKind, TaskName};
 
 /// What the ARNs of tasks begin with that the ECS agent makes for itself.
 const OF_THE_AGENT: &str = "arn:::::/";
-
-/// What a container's own credential ID follows in a path.
-const CREDENTIALS: &str = "/v2/credentials/";
-
-/// The longest name or ARN taken from a label.
-const MAX_NAME_BYTES: usize = 512;
 
 /// What statements are made by.
 #[derive(Clone, Debug)]
@@ -151,8 +144,12 @@ impl Rules {
             }]
             .into(),
             created: container.created,
-            credential_ids: self.claims(container).into(),
-            execution_ids: container.log_credentials().and_then(credential).into_iter().collect(),
+            credential_ids: told::claims(told::environment(container.environment(), self.endpoint)),
+            execution_ids: container
+                .log_credentials()
+                .and_then(told::credential)
+                .into_iter()
+                .collect(),
             role_arn,
             facts: [
                 (Fact::Container, container.name().into()),
@@ -165,38 +162,9 @@ impl Rules {
     /// The task and the role that the operator's labels name.
     fn labeled(&self, container: &Container<'_>, own_name: TaskName) -> (TaskName, Option<Arc<str>>) {
         let labels = container.config.labels.as_ref().filter(|_| self.labels);
-        let named =
-            |label: Option<&'_ Cow<'_, str>>| label.map(Cow::as_ref).filter(|name| is_name(name)).map(str::to_owned);
-        let role = named(labels.and_then(|labels| labels.role_arn.as_ref()));
-        let task = named(labels.and_then(|labels| labels.task.as_ref()));
-        let name = match (task, &role) {
-            (None, _) => own_name,
-            (Some(task), None) => TaskName::new(&format!("docker/task/{task}")),
-            (Some(task), Some(role)) => TaskName::new(&format!("docker/task/{task}@{role}")),
-        };
-        (name, role.map(Arc::from))
-    }
-
-    /// The credential IDs it was told are its own; the first of them if there are too many.
-    fn claims(&self, container: &Container<'_>) -> Vec<CredentialId> {
-        let relative = container.variables("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI");
-        let full = container.variables("AWS_CONTAINER_CREDENTIALS_FULL_URI");
-        let here = full.filter_map(|uri| self.path_here(uri));
-        let mut claims = Vec::new();
-        for claim in relative.chain(here).filter_map(credential) {
-            if claims.len() < MAX_CLAIMS && !claims.contains(&claim) {
-                claims.push(claim);
-            }
-        }
-        claims
-    }
-
-    /// The path of a URI that leads to the endpoint.
-    fn path_here<'a>(&self, uri: &'a str) -> Option<&'a str> {
-        let rest = uri.strip_prefix("http://")?;
-        let rest = rest.strip_prefix(&self.endpoint.ip().to_string())?;
-        let port = format!(":{}", self.endpoint.port());
-        Some(rest.strip_prefix(&port).unwrap_or(rest)).filter(|path| path.starts_with('/'))
+        let named = labels.map(|labels| Named::new(labels.task.as_deref(), labels.role_arn.as_deref()));
+        let named = named.unwrap_or_default();
+        (named.task(SourceKind::Docker).unwrap_or(own_name), named.role_arn())
     }
 }
 
@@ -210,17 +178,12 @@ fn forged(entry: Entry, why: &str) -> Entry {
 
 /// Of a container that belongs to no task but itself: containers' names have no slash, so no other one gets it.
 fn own_name(container: &Container<'_>) -> TaskName {
-    TaskName::new(&format!("docker/{}", container.name()))
-}
-
-/// The credential ID in a path; none in that of the caller's own, which claims nothing.
-fn credential(path: &str) -> Option<CredentialId> {
-    CredentialId::granted(path.strip_prefix(CREDENTIALS)?).ok()
-}
-
-/// Whether a label's text may name something: people read it.
-fn is_name(text: &str) -> bool {
-    !text.is_empty() && text.len() <= MAX_NAME_BYTES && text.bytes().all(|byte| byte.is_ascii_graphic())
+    let name = container.name();
+    TaskName::new(&if is_name(name) {
+        format!("docker/{name}")
+    } else {
+        format!("docker/id/{}", container.id.as_str())
+    })
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! From a container's configuration to what the source says of it. Pure.
 
-use std::path::Path;
+use std::{net::SocketAddrV4, path::Path};
 
 use jiff::Timestamp;
 
-use super::{runtime::Spec, told};
+use super::runtime::Spec;
 use crate::attribution::{
     kubernetes::{NotOfThisPod, Pod},
-    task::{Cgroup, Entry, Fact, TaskName},
+    source::told::{self, Named, ROLE_ARN, TASK},
+    task::{Cgroup, Entry, Fact, SourceKind, TaskName},
 };
 
 /// A container, besides its configuration.
@@ -19,6 +20,8 @@ pub(super) struct Container<'a> {
     pub(super) cgroup: &'a Path,
     pub(super) cgroup_id: u64,
     pub(super) created: Timestamp,
+    /// Where it asks for credentials.
+    pub(super) endpoint: SocketAddrV4,
     /// Whether pods' authors may say what role they get.
     pub(super) pods_are_believed: bool,
 }
@@ -30,12 +33,16 @@ pub(super) fn entry(container: &Container<'_>, spec: &Spec, account: impl Fn(&Po
     // Who may make pods is not root: what their annotations say counts only where that is wanted.
     let is_believed = container.pods_are_believed || pod == Ok(None);
     let believed = |key: &str| annotation(key).filter(|_| is_believed);
+    let named = Named::new(believed(TASK), believed(ROLE_ARN));
     let (task, facts): (_, Vec<_>) = match pod {
         Ok(Some(pod)) => {
             let account = account(&pod).map(|name| (Fact::ServiceAccount, name.into()));
             (Some(pod.task()), pod.facts().chain(account).collect())
         }
-        Ok(None) => (told::task(believed), vec![(Fact::Container, container.name.into())]),
+        Ok(None) => (
+            named.task(SourceKind::Oci),
+            vec![(Fact::Container, container.name.into())],
+        ),
         Err(NotOfThisPod::NoUid | NotOfThisPod::Unnamed) => (None, vec![(Fact::Container, container.name.into())]),
         Err(problem @ (NotOfThisPod::OtherCgroup | NotOfThisPod::Malformed)) => {
             (None, vec![(Fact::Forged, problem.to_string().into())])
@@ -50,16 +57,19 @@ pub(super) fn entry(container: &Container<'_>, spec: &Spec, account: impl Fn(&Po
         }]
         .into(),
         created: container.created,
-        credential_ids: told::credential_ids(spec.environment()),
+        credential_ids: told::claims(told::environment(spec.environment(), container.endpoint)),
         execution_ids: [].into(),
-        role_arn: told::role_arn(believed),
+        role_arn: named.role_arn(),
         facts: facts.into(),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::{
+        net::{Ipv4Addr, SocketAddrV4},
+        path::Path,
+    };
 
     use jiff::Timestamp;
 
@@ -81,6 +91,7 @@ mod tests {
             cgroup: Path::new(cgroup),
             cgroup_id: 7,
             created: Timestamp::UNIX_EPOCH,
+            endpoint: SocketAddrV4::new(Ipv4Addr::new(169, 254, 170, 2), 80),
             pods_are_believed,
         };
         entry(&container, &Spec::parse(text.as_bytes()).unwrap(), |_| {

@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     ffi::OsStr,
+    net::SocketAddrV4,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -29,6 +30,8 @@ pub(super) struct Scanner {
     places: Box<[Place]>,
     /// Namespaces that another source answers for.
     skipped: &'static [&'static str],
+    /// Where containers ask for credentials.
+    endpoint: SocketAddrV4,
     pods_are_believed: bool,
     kubelet: Kubelet,
     trust: Trust,
@@ -99,6 +102,8 @@ pub(super) struct Changes {
 pub(super) struct Scope {
     pub(super) places: Box<[Place]>,
     pub(super) skipped: &'static [&'static str],
+    /// Where containers ask for credentials.
+    pub(super) endpoint: SocketAddrV4,
     pub(super) pods_are_believed: bool,
     /// The kubelet's directory.
     pub(super) kubelet: PathBuf,
@@ -113,6 +118,7 @@ impl Scanner {
         Self {
             places: scope.places,
             skipped: scope.skipped,
+            endpoint: scope.endpoint,
             pods_are_believed: scope.pods_are_believed,
             kubelet: Kubelet {
                 directory: scope.kubelet,
@@ -306,6 +312,7 @@ impl Scanner {
                 cgroup,
                 cgroup_id,
                 created: present.created(content),
+                endpoint: self.endpoint,
                 pods_are_believed: self.pods_are_believed,
             };
             changes

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, Permissions},
+    net::{Ipv4Addr, SocketAddrV4},
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
@@ -36,6 +37,7 @@ fn source() -> (TempDir, Oci) {
     let scope = Scope {
         places: [place].into(),
         skipped: &[],
+        endpoint: SocketAddrV4::new(Ipv4Addr::new(169, 254, 170, 2), 80),
         pods_are_believed: false,
         kubelet: directory.path().join("kubelet"),
         trust: Trust::own(),
