@@ -45,6 +45,7 @@ use crate::{
         classes::ClassWatch,
         coverage::Coverage,
         sockets::Stale,
+        treatment::Rules,
     },
     signal::{SignalError, Signals, Wanted},
     supervisor::{Supervisor, TaskEnded},
@@ -167,6 +168,17 @@ pub async fn run(launch: Launch) -> Result<(), AppError> {
     outcome
 }
 
+/// The connections that this start leaves behind.
+fn stale<'a>(bpf: &Bpf, cgroups: &'a CgroupFs, config: &'a bpf::Config, rules: &'a Rules) -> Stale<'a> {
+    Stale {
+        cgroups,
+        config,
+        rules,
+        is_first: bpf.is_first(),
+        is_upgrade: bpf.is_upgrade(),
+    }
+}
+
 // === impl Running ===
 
 impl Running {
@@ -189,13 +201,7 @@ impl Running {
         let tables = bpf.take_tables()?;
         // Blocking comes before listening: if somebody holds our ports, metadata is blocked all the same.
         bpf.attach(&bpf_config)?;
-        let stale = Stale {
-            cgroups: &cgroups,
-            config: &bpf_config,
-            rules: &rules,
-            is_first: bpf.is_first(),
-            is_upgrade: bpf.is_upgrade(),
-        };
+        let stale = stale(&bpf, &cgroups, &bpf_config, &rules);
         let former = bpf.former_endpoint();
         let coverage = Coverage::start(bpf, cgroups.clone(), bpf_config.cgroup_root.clone())?;
         block_in_place(|| stale.destroy())?;
