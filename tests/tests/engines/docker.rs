@@ -19,6 +19,9 @@ const REFUSED: u16 = 400;
 /// The caller's own credentials.
 pub(super) const OWN: &str = "/v2/credentials/self";
 
+/// How often a container is looked at that ends soon.
+const MOST_LOOKS: usize = 1000;
+
 /// Asks for what the environment says, first of all.
 pub(super) const ASK: &str = r#"exec 3<>/dev/tcp/169.254.170.2/80 &&
     printf 'GET %s HTTP/1.1\r\nHost: 169.254.170.2\r\nConnection: close\r\n\r\n' "$AWS_CONTAINER_CREDENTIALS_RELATIVE_URI" >&3 &&
@@ -156,6 +159,24 @@ fn a_container_that_is_restarted_gets_its_credentials_again() {
         let answer = docker.call(["start", "--attach", "web"]).unwrap();
         assert_got(&scene, &answer, "web");
     }
+}
+
+#[test]
+fn a_container_that_the_engine_restarts_gets_its_credentials_each_time() {
+    const RESTARTS: usize = 3;
+    let (scene, docker) = scene();
+    let [label, environment] = with_role(&scene, "web");
+    let policy = format!("--restart=on-failure:{RESTARTS}");
+    let options = ["--detach", "--name=web", &policy, &label, &environment];
+    docker.run_script(&options, &format!("{ASK}; false")).unwrap();
+    let state = || docker.call(["inspect", "--format={{.State.Status}} {{.RestartCount}}", "web"]);
+    let ended = format!("exited {RESTARTS}");
+    // `docker wait` is over when it ends for the first time.
+    let has_ended = |_: &usize| state().unwrap().trim() == ended;
+    (0..MOST_LOOKS).find(has_ended).expect("it ends for good");
+    let printed = docker.call(["logs", "web"]).unwrap();
+    let body = scene.role("web").unwrap().body();
+    assert_eq!(printed.matches(&body).count(), RESTARTS + 1, "{printed}");
 }
 
 #[test]
