@@ -2,7 +2,10 @@
 //!
 //! Who makes the cgroups of pods, the kubelet, names them by the pods' UIDs; who makes containers below them, a CRI
 //! runtime or cri-dockerd, writes the pod's name, namespace and UID beside each. Both must agree: some runtimes pass what a
-//! pod's author writes on to the same place.
+//! pod's author writes on to the same place. What they write themselves they write last, each under keys of its own; so
+//! where there are the keys of two, an author may have written those of one, and they must say the same. And only root
+//! chooses a cgroup: without the UID in its path, as under a kubelet that makes no cgroups for pods, nothing proves that
+//! two containers are of one pod, and each is a task of its own.
 
 use std::{borrow::Cow, path::Path};
 
@@ -47,6 +50,14 @@ pub(super) struct Pod {
     container: Option<String>,
 }
 
+/// What is written beside a container in the keys of one runtime.
+struct Written<'a> {
+    /// Namespace and name.
+    names: [&'a str; 2],
+    uid: Option<&'a str>,
+    container: Option<&'a str>,
+}
+
 /// What is said of a container's pod is not so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NotOfThisPod {
@@ -56,12 +67,28 @@ pub(super) enum NotOfThisPod {
     /// It is in the cgroup of one.
     #[error("its annotations do not name the pod whose cgroup it is in")]
     Unnamed,
-    /// Neither tells which of those of its name it is.
-    #[error("neither its annotations nor its cgroup tell the UID of its pod")]
+    /// It is written in two ways which do not agree.
+    #[error("its annotations name two pods, and its author may have written one of them")]
+    TwoPods,
+    /// Nothing but its annotations tells which of those of its name it is.
+    #[error("its cgroup does not tell the UID of its pod")]
     NoUid,
     /// A name or UID is none.
     #[error("its annotations name a pod that cannot be")]
     Malformed,
+}
+
+// === impl Keys ===
+
+impl Keys {
+    /// What is written in them, if it names a pod.
+    fn read<'a>(&self, annotation: impl Fn(&str) -> Option<&'a str>) -> Option<Written<'a>> {
+        Some(Written {
+            names: [annotation(self.namespace)?, annotation(self.name)?],
+            uid: annotation(self.uid),
+            container: annotation(self.container),
+        })
+    }
 }
 
 // === impl Pod ===
@@ -72,31 +99,31 @@ impl Pod {
         annotation: impl Fn(&str) -> Option<&'a str>,
         cgroup: &Path,
     ) -> Result<Option<Self>, NotOfThisPod> {
-        let named = [&CONTAINERD, &KUBELET].into_iter().find_map(|keys| {
-            let names = (annotation(keys.namespace)?, annotation(keys.name)?);
-            Some((names, annotation(keys.uid), annotation(keys.container)))
-        });
+        let mut written = [&CONTAINERD, &KUBELET]
+            .into_iter()
+            .filter_map(|keys| keys.read(&annotation));
         let in_path = uid_of(cgroup);
-        let Some(((namespace, name), uid, container)) = named else {
+        let Some(Written { names, uid, container }) = written.next() else {
             return in_path.map_or(Ok(None), |_| Err(NotOfThisPod::Unnamed));
         };
-        if let (Some(uid), Some(in_path)) = (uid, &in_path)
-            && uid != in_path
-        {
+        // Old runtimes leave the UID out.
+        let differs = |other: Option<&str>| other.zip(uid).is_some_and(|(other, uid)| other != uid);
+        if written.any(|other| other.names != names || differs(other.uid)) {
+            return Err(NotOfThisPod::TwoPods);
+        }
+        let uid = in_path.ok_or(NotOfThisPod::NoUid)?;
+        if differs(Some(&uid)) {
             return Err(NotOfThisPod::OtherCgroup);
         }
-        // Old runtimes leave the UID out, and a kubelet may be told to make no cgroups for pods; both is too little.
-        let Some(uid) = uid.map(Cow::Borrowed).or(in_path) else {
-            return Err(NotOfThisPod::NoUid);
-        };
-        if !is_name(namespace) || !is_name(name) || !is_uid(&uid) {
+        let [namespace, name] = names;
+        if !is_name(namespace) || !is_name(name) {
             return Err(NotOfThisPod::Malformed);
         }
         Ok(Some(Self {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             uid: uid.into_owned(),
-            container: container.map(str::to_owned),
+            container: container.filter(|name| is_name(name)).map(str::to_owned),
         }))
     }
 
@@ -171,6 +198,7 @@ mod tests {
     use std::path::Path;
 
     use super::{NotOfThisPod, Pod, uid_of};
+    use crate::attribution::task::Fact;
 
     const UID: &str = "aaaa2b4a-f398-41c0-928b-049e1cc4ec40";
     const OTHER: &str = "bbbb2b4a-f398-41c0-928b-049e1cc4ec40";
@@ -289,12 +317,9 @@ mod tests {
     #[test]
     fn names_that_would_pass_for_others_are_not_believed() {
         for name in ["", "web/0", "a b", "../x", "Web"] {
-            let said = containerd(name, UID);
-            assert_eq!(
-                Pod::of(annotations(&said), Path::new("/x")),
-                Err(NotOfThisPod::Malformed),
-                "{name}"
-            );
+            let (said, cgroup) = (containerd(name, UID), path(LAYOUTS[0]));
+            let pod = Pod::of(annotations(&said), Path::new(&cgroup));
+            assert_eq!(pod, Err(NotOfThisPod::Malformed), "{name}");
         }
         assert_eq!(Pod::of(annotations(&[]), Path::new("/x")), Ok(None));
     }
@@ -316,9 +341,49 @@ mod tests {
             .unwrap()
             .unwrap();
         assert_eq!(pod.task().as_str(), format!("kubernetes/shop/web-0/{UID}"));
-        assert_eq!(
-            Pod::of(annotations(&without), Path::new("/x")),
-            Err(NotOfThisPod::NoUid)
-        );
+    }
+
+    #[test]
+    fn annotations_alone_make_no_containers_one_task() {
+        let said = containerd("web-0", UID);
+        for said in [&said[..], &said[..2]] {
+            let pod = Pod::of(annotations(said), Path::new("/system.slice/x"));
+            assert_eq!(pod, Err(NotOfThisPod::NoUid));
+        }
+    }
+
+    #[test]
+    fn where_two_runtimes_keys_are_they_name_one_pod() {
+        let of_author = containerd("etcd", UID);
+        let of_runtime = |name| {
+            [
+                ("io.kubernetes.pod.name", name),
+                ("io.kubernetes.pod.namespace", "shop"),
+                ("io.kubernetes.pod.uid", UID),
+                ("io.kubernetes.container.name", "app"),
+            ]
+        };
+        let cgroup = path(LAYOUTS[6]);
+        let of = |author: &[_], runtime| {
+            let said = [author, &of_runtime(runtime)].concat();
+            let pod = Pod::of(annotations(&said), Path::new(&cgroup));
+            pod.map(|pod| pod.unwrap().task().as_str().to_owned())
+        };
+        for other in [&of_author, &containerd("web-0", OTHER)] {
+            assert_eq!(of(other, "web-0"), Err(NotOfThisPod::TwoPods));
+        }
+        assert_eq!(of(&of_author, "etcd").unwrap(), format!("kubernetes/shop/etcd/{UID}"));
+        // What names no pod is nothing.
+        let name_only = &of_author[..1];
+        assert_eq!(of(name_only, "web-0").unwrap(), format!("kubernetes/shop/web-0/{UID}"));
+    }
+
+    #[test]
+    fn a_containers_name_that_is_none_is_not_told() {
+        let cgroup = path(LAYOUTS[0]);
+        let [name, namespace, uid, _] = containerd("web-0", UID);
+        let said = [name, namespace, uid, ("io.kubernetes.cri.container-name", "a\u{1b}[2J")];
+        let pod = Pod::of(annotations(&said), Path::new(&cgroup)).unwrap().unwrap();
+        assert!(pod.facts().all(|(fact, _)| fact != Fact::Container));
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn entry(container: &Container<'_>, spec: &Spec, account: impl Fn(&Po
             vec![(Fact::Container, container.name.into())],
         ),
         Err(NotOfThisPod::NoUid | NotOfThisPod::Unnamed) => (None, vec![(Fact::Container, container.name.into())]),
-        Err(problem @ (NotOfThisPod::OtherCgroup | NotOfThisPod::Malformed)) => {
+        Err(problem @ (NotOfThisPod::OtherCgroup | NotOfThisPod::TwoPods | NotOfThisPod::Malformed)) => {
             (None, vec![(Fact::Forged, problem.to_string().into())])
         }
     };
@@ -132,6 +132,16 @@ mod tests {
             assert_eq!((entry.task.as_str(), entry.role_arn.as_deref()), (&*task, role));
             assert!(entry.facts.contains(&(Fact::ServiceAccount, "checkout".into())));
         }
+    }
+
+    #[test]
+    fn where_cgroups_do_not_tell_pods_no_annotations_make_two_containers_one_task() {
+        let entry = said("/x", false, &pod(r#","enforcer.role-arn":"arn""#));
+        assert_eq!(
+            (entry.task.as_str(), entry.role_arn),
+            ("oci/container/default/web", None)
+        );
+        assert_eq!(*entry.facts, [(Fact::Container, "default/web".into())]);
     }
 
     #[test]
