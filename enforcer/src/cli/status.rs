@@ -21,6 +21,9 @@ use crate::{
     host::cgroupfs::CgroupFs,
 };
 
+/// How many reasons for passing something over are printed of a source.
+const REASONS: usize = 5;
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Status {
     #[command(flatten)]
@@ -190,6 +193,9 @@ fn print_service(output: &mut impl Write, service: &Report) -> io::Result<()> {
     )?;
     for source in sources {
         writeln!(output, "  source {:<11} {}", source.source.name(), state(source))?;
+        for line in passed_over(source) {
+            writeln!(output, "    {line}")?;
+        }
     }
     if !unclaimed.is_empty() {
         writeln!(
@@ -211,5 +217,38 @@ fn state(source: &SourceStatus) -> String {
         SourceState::Retrying { since, error } => {
             format!("no answer since {since:.0}, {containers} containers known before: {error}")
         }
+    }
+}
+
+/// What of a source is passed over, and why. The names in it are those of others.
+fn passed_over(source: &SourceStatus) -> impl Iterator<Item = String> {
+    let count = source.passed_over.len();
+    let first = (count > 0).then(|| format!("at least {count} files or directories are passed over:"));
+    let reasons = source.passed_over.iter().take(REASONS);
+    first
+        .into_iter()
+        .chain(reasons.map(|reason| format!("  {}", reason.escape_debug())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SourceState, SourceStatus, passed_over};
+    use crate::attribution::SourceKind;
+
+    #[test]
+    fn what_a_source_passes_over_is_told_and_names_in_it_change_no_terminal() {
+        let status = |passed_over| SourceStatus {
+            source: SourceKind::Oci,
+            state: SourceState::Ready,
+            containers: 0,
+            passed_over,
+        };
+        assert_eq!(passed_over(&status(Vec::new())).count(), 0);
+        let lines: Vec<_> = passed_over(&status(vec!["/run/\u{1b}[2J is open".to_owned(); 9])).collect();
+        assert_eq!(lines.len(), 6);
+        assert!(
+            lines[0].contains('9') && lines[1].contains(r"/run/\u{1b}[2J is open"),
+            "{lines:?}"
+        );
     }
 }
