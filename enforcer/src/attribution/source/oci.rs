@@ -17,7 +17,7 @@ use std::{
 use jiff::Timestamp;
 use tokio::{
     task::{JoinError, spawn_blocking},
-    time::{Instant, sleep},
+    time::{Instant, sleep, sleep_until},
 };
 use tracing::{debug, error, info, warn};
 
@@ -27,7 +27,7 @@ use self::{
 };
 use super::{SourceState, SourceStatus};
 use crate::{
-    attribution::{Cgroup, CgroupPaths, ContainerId, Entry, Registry, SourceKind},
+    attribution::{CgroupPaths, ContainerId, Entry, Registry, SourceKind, is_gone},
     config::OciSource,
     drain::Watcher,
 };
@@ -46,6 +46,11 @@ const INTERVAL: Duration = Duration::from_secs(3);
 
 /// How much longer than a scan takes the pause after it is at least.
 const PAUSE: u32 = 20;
+
+/// How many times as long as a scan takes nothing is looked at after it, whoever asks, and how long at most: a container
+/// that can make cgroups can ask from ever new ones, and a new one must not wait for long.
+const REST: u32 = 3;
+const LONGEST_REST: Duration = Duration::from_millis(250);
 
 /// How many reasons for passing something over are kept for people to see.
 const REASONS: usize = 32;
@@ -80,6 +85,12 @@ struct Scan {
     began: Instant,
     took: Duration,
     outcome: Result<(), OciError>,
+}
+
+/// Everything has just been looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct TooEarly {
+    until: Instant,
 }
 
 /// How it goes.
@@ -197,23 +208,45 @@ impl Oci {
         }
     }
 
-    /// Has everything looked at that is there now. Those who ask while a scan is under way share the next.
+    /// Has everything looked at that is there now. Those who ask while a scan is under way, or soon after it, share the
+    /// next.
     async fn scan(&self) -> Result<Scan, OciError> {
-        let (shared, asked) = (Arc::clone(&self.shared), Instant::now());
-        let scan = spawn_blocking(move || shared.scan(asked)).await;
-        scan.map_err(|error| OciError::Failed(Arc::new(error)))
+        let asked = Instant::now();
+        loop {
+            let shared = Arc::clone(&self.shared);
+            let scan = spawn_blocking(move || shared.scan(asked)).await;
+            match scan.map_err(|error| OciError::Failed(Arc::new(error)))? {
+                Ok(scan) => return Ok(scan),
+                Err(TooEarly { until }) => sleep_until(until).await,
+            }
+        }
+    }
+}
+
+// === impl Scan ===
+
+impl Scan {
+    /// When the next may begin.
+    fn rests_until(&self) -> Instant {
+        self.began + self.took + (self.took * REST).min(LONGEST_REST)
     }
 }
 
 // === impl Shared ===
 
 impl Shared {
-    fn scan(&self, asked: Instant) -> Scan {
+    fn scan(&self, asked: Instant) -> Result<Scan, TooEarly> {
         let mut scans = lock(&self.scans);
-        if let Some(last) = scans.last.as_ref().filter(|last| last.began >= asked) {
-            return last.clone();
-        }
         let began = Instant::now();
+        match &scans.last {
+            Some(last) if last.began >= asked => return Ok(last.clone()),
+            Some(last) if last.rests_until() > began => {
+                return Err(TooEarly {
+                    until: last.rests_until(),
+                });
+            }
+            Some(_) | None => {}
+        }
         let changes = scans.scanner.scan();
         let outcome = changes
             .unlisted
@@ -225,12 +258,7 @@ impl Shared {
             took: began.elapsed(),
             outcome,
         };
-        scans.last.insert(scan).clone()
-    }
-
-    fn is_gone(&self, cgroup: &Cgroup) -> bool {
-        let now = self.cgroups.id_of(&cgroup.path);
-        now.is_ok_and(|now| now.is_none_or(|now| cgroup.id.is_some_and(|id| id != now)))
+        Ok(scans.last.insert(scan).clone())
     }
 
     fn apply(&self, changes: Changes, began: Instant) {
@@ -239,7 +267,7 @@ impl Shared {
         }
         if !changes.removed.is_empty() {
             // What they claimed may be claimed anew at once, by those that come in their place.
-            self.registry.sweep(|cgroup| self.is_gone(cgroup));
+            self.registry.sweep(|cgroup| is_gone(&*self.cgroups, cgroup));
         }
         let found = changes.put.len();
         for entry in &changes.put {

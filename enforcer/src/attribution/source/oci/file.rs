@@ -14,9 +14,11 @@ use std::{
 
 use jiff::Timestamp;
 use rustix::{
-    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, Uid, fstat, openat, readlinkat, statat},
+    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, StatxFlags, Uid, fstat, openat, readlinkat, statat, statx},
     io::Errno,
 };
+
+use crate::host::cgroupfs::CgroupError;
 
 /// How large a file may be: no container's configuration gets anywhere near it.
 const LIMIT: u64 = 8 << 20;
@@ -40,8 +42,8 @@ pub(super) struct Directory {
 pub(super) struct Content {
     pub(super) bytes: Vec<u8>,
     pub(super) stamp: Stamp,
-    /// When it was written.
-    pub(super) modified: Timestamp,
+    /// Since when there is its directory; where the file system does not tell, since when the file is as it is.
+    pub(super) since: Timestamp,
 }
 
 /// What differs when a file is another one, or has other content.
@@ -84,6 +86,38 @@ pub(super) enum Refused {
     /// It does not say what it must.
     #[error("{} is not complete, or malformed: {problem}", .path.display())]
     Content { path: PathBuf, problem: String },
+    /// The cgroup it names cannot be looked at.
+    #[error("of the container of {}: {source}", .path.display())]
+    Cgroup {
+        path: PathBuf,
+        #[source]
+        source: CgroupError,
+    },
+    /// The configuration it names is not there.
+    #[error("{} names {}, which is not there, or not for this service to see", .state.display(), .bundle.display())]
+    NoBundle { state: PathBuf, bundle: PathBuf },
+}
+
+// === impl Refused ===
+
+impl Refused {
+    /// Whether the system has failed, and nothing is told of the file.
+    pub(super) fn is_failure(&self) -> bool {
+        if let Self::Cgroup {
+            source: CgroupError::File { source, .. },
+            ..
+        } = self
+        {
+            // No cgroup can be at such a path.
+            return ![io::ErrorKind::NotADirectory, io::ErrorKind::InvalidFilename].contains(&source.kind());
+        }
+        matches!(self, Self::Io { .. } | Self::Cgroup { .. })
+    }
+
+    /// Whether it may be read another time, and what it said before still holds.
+    pub(super) fn may_pass(&self) -> bool {
+        self.is_failure() || matches!(self, Self::Cgroup { .. } | Self::Content { .. } | Self::NoBundle { .. })
+    }
 }
 
 // === impl Trust ===
@@ -234,8 +268,19 @@ impl Directory {
         Ok(Some(Content {
             bytes,
             stamp: Stamp::of(&stat),
-            modified: modified(&stat),
+            since: self.born()?.unwrap_or_else(|| modified(&stat)),
         }))
+    }
+
+    /// Since when there is such a directory, if the file system tells. Nobody can change it.
+    fn born(&self) -> Result<Option<Timestamp>, Refused> {
+        let stat = statx(&self.descriptor, "", AtFlags::EMPTY_PATH, StatxFlags::BTIME);
+        let stat = stat.map_err(io("inspect", &self.path))?;
+        let is_told = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
+        let nanoseconds = i32::try_from(stat.stx_btime.tv_nsec).unwrap_or_default();
+        Ok(Timestamp::new(stat.stx_btime.tv_sec, nanoseconds)
+            .ok()
+            .filter(|_| is_told))
     }
 
     fn open(&self, name: &OsStr, flags: OFlags, path: &Path) -> Result<Option<OwnedFd>, Refused> {

@@ -151,7 +151,7 @@ impl Place {
                 Ok(Some(inner)) => self.descend(&inner, rest, &names, findings),
                 // A file beside the containers' directories, or one that is gone.
                 Ok(None) => {}
-                Err(refused) => findings.refused.push((directory.path().join(&name), refused)),
+                Err(refused) => findings.pass_over(directory.path().join(&name), refused),
             }
         }
     }
@@ -166,7 +166,7 @@ impl Place {
                 name: names.names.join("/"),
             }),
             Ok(None) => {}
-            Err(refused) => findings.refused.push((path, refused)),
+            Err(refused) => findings.pass_over(path, refused),
         }
     }
 }
@@ -180,6 +180,14 @@ impl fmt::Display for Place {
 // === impl Findings ===
 
 impl Findings {
+    fn pass_over(&mut self, path: PathBuf, refused: Refused) {
+        if refused.is_failure() {
+            self.incomplete(path, refused);
+        } else {
+            self.refused.push((path, refused));
+        }
+    }
+
     fn incomplete(&mut self, path: PathBuf, refused: Refused) {
         self.unlisted = Some(refused.to_string());
         self.refused.push((path, refused));
@@ -204,9 +212,24 @@ impl Names<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::{io, path::Path};
 
-    use super::{InvalidPlace, Kind, Place};
+    use super::{Findings, InvalidPlace, Kind, Place, Refused};
+
+    #[test]
+    fn what_fails_to_be_looked_at_may_be_there() {
+        let (path, mut findings) = (Path::new("/run/x"), Findings::default());
+        findings.pass_over(path.to_owned(), Refused::NotRoots(path.to_owned()));
+        assert_eq!(findings.unlisted, None);
+        let refused = Refused::Io {
+            operation: "open",
+            path: path.to_owned(),
+            source: io::ErrorKind::OutOfMemory.into(),
+        };
+        findings.pass_over(path.to_owned(), refused);
+        assert!(findings.unlisted.is_some());
+        assert_eq!(findings.refused.len(), 2);
+    }
 
     #[test]
     fn the_files_name_tells_what_it_is() {

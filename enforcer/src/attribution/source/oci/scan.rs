@@ -3,9 +3,12 @@
 //! A runtime's own state is the best word: there is such a container, where its cgroup is, and which bundle it was made of.
 //! Of a bundle that no state names, its configuration has to tell the cgroup. Either is about the very cgroup that is there
 //! now, by its ID: what comes to the same path later is another container's, and is asked for anew.
+//!
+//! A container may stop and start again, as Podman's do: until it is removed, and its directory with it, what is said of it
+//! stays. Its cgroup is gone, so it owns nothing, but its credential IDs are still not for others to claim.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     ffi::OsStr,
     net::SocketAddrV4,
     path::{Path, PathBuf},
@@ -15,14 +18,17 @@ use std::{
 use jiff::Timestamp;
 use tracing::debug;
 
+use self::states::{Stated, States};
 use super::{
     container::{Container, entry},
     file::{Content, Refused, Stamp, Trust},
     kubelet::Kubelet,
     place::{Findings, Found, Kind, Place},
-    runtime::{Spec, State},
+    runtime::Spec,
 };
-use crate::attribution::{CgroupPaths, kubernetes::Pod, task::Entry};
+use crate::attribution::{CgroupPaths, ContainerId, kubernetes::Pod, task::Entry};
+
+mod states;
 
 /// What is known, and where to look for more.
 #[derive(Debug)]
@@ -36,47 +42,61 @@ pub(super) struct Scanner {
     kubelet: Kubelet,
     trust: Trust,
     cgroups: Arc<dyn CgroupPaths>,
-    /// What runtimes say, by their files.
-    states: HashMap<PathBuf, Stated>,
-    /// Containers, by their configurations' files.
+    states: States,
+    /// Containers: by their configurations' files where engines make these, else by their states', of which several may
+    /// name one configuration.
     containers: HashMap<PathBuf, Known>,
-}
-
-/// What a runtime says of a container.
-#[derive(Clone, Debug)]
-struct Stated {
-    stamp: Stamp,
-    name: String,
-    state: State,
 }
 
 /// A container that was read.
 #[derive(Debug)]
 struct Known {
+    bundle: Bundle,
     stamp: Stamp,
     stated: Option<Stamp>,
     cgroup: Option<PathBuf>,
-    /// The cgroup's; none if there is no such cgroup, so that nothing is said of it.
+    /// The cgroup's; none if there is no such cgroup now.
     cgroup_id: Option<u64>,
+}
+
+/// What a container was made of.
+#[derive(Clone, Debug)]
+struct Bundle {
+    /// The configuration's file.
+    file: PathBuf,
+    /// Whether an engine made it for this container. What no engine made may be older, and made for several.
+    is_engines: bool,
 }
 
 /// A container that is there.
 struct Present<'a> {
     name: &'a str,
+    bundle: Bundle,
     stamp: Stamp,
-    /// Whether an engine made its configuration for it. What no engine made may be older, and made for several.
-    is_engines: bool,
     stated: Option<&'a Stated>,
+}
+
+// === impl Bundle ===
+
+impl Bundle {
+    /// That of which a runtime says that it is in a directory. Engines name theirs by the container's ID.
+    fn stated(directory: &Path) -> Self {
+        let is_id = |name: &OsStr| name.to_str().is_some_and(|name| ContainerId::parse(name).is_ok());
+        Self {
+            file: directory.join(Kind::Bundle.file()),
+            is_engines: directory.iter().rev().take(2).any(is_id),
+        }
+    }
 }
 
 // === impl Present ===
 
 impl Present<'_> {
     /// Since when there is such a container: by one clock for all that engines make, so that none seems older than it is
-    /// until the runtime has written down its state.
+    /// until the runtime has written down its state, nor younger when it was started again.
     fn created(&self, content: &Content) -> Timestamp {
-        let stated = self.stated.filter(|_| !self.is_engines);
-        stated.map_or(content.modified, |stated| stated.state.created)
+        let stated = self.stated.filter(|_| !self.bundle.is_engines);
+        stated.map_or(content.since, |stated| stated.state.created)
     }
 }
 
@@ -95,6 +115,18 @@ pub(super) struct Changes {
     pub(super) is_present: bool,
     /// Why not everything could be listed.
     pub(super) unlisted: Option<String>,
+}
+
+// === impl Changes ===
+
+impl Changes {
+    /// Passes something over. What fails to be looked at may be there.
+    fn pass_over(&mut self, path: PathBuf, refused: Refused) {
+        if refused.is_failure() {
+            self.unlisted = Some(refused.to_string());
+        }
+        self.refused.insert(path, refused);
+    }
 }
 
 /// What there is to know of where to look.
@@ -126,7 +158,7 @@ impl Scanner {
             },
             trust: scope.trust,
             cgroups,
-            states: HashMap::new(),
+            states: States::default(),
             containers: HashMap::new(),
         }
     }
@@ -143,155 +175,111 @@ impl Scanner {
             unlisted: findings.unlisted,
             ..Changes::default()
         };
-        let (bundles, states): (Vec<_>, Vec<_>) =
+        let (bundles, found): (Vec<_>, Vec<_>) =
             findings.found.into_iter().partition(|found| found.kind == Kind::Bundle);
-        self.take_states(states, &mut changes);
-        let states = std::mem::take(&mut self.states);
+        let mut states = std::mem::take(&mut self.states);
+        states.update(self.trust, found, &mut changes);
         let present = self.present(&bundles, &states, &mut changes);
-        for (path, present) in &present {
-            if let Err(refused) = self.compare(path, present, &mut changes) {
-                self.forget(path, &mut changes);
-                changes.refused.insert(path.clone(), refused);
+        for (key, present) in &present {
+            if let Err(refused) = self.compare(key, present, &mut changes) {
+                self.pass_over(key, present.bundle.file.clone(), refused, &mut changes);
             }
         }
-        // What cannot be looked at now stays as it was.
-        let is_gone = |path: &&PathBuf| changes.unlisted.is_none() && !present.contains_key(*path);
-        let gone: Vec<_> = self.containers.keys().filter(is_gone).cloned().collect();
-        for path in &gone {
-            self.forget(path, &mut changes);
+        let absent = self.containers.keys().filter(|key| !present.contains_key(*key));
+        for key in absent.cloned().collect::<Vec<_>>() {
+            if !states.has(&key) && !self.is_kept(&key, &mut changes) {
+                self.forget(&key, &mut changes);
+            }
         }
         drop(present);
         self.states = states;
-        changes.containers = self
-            .containers
-            .values()
-            .filter(|known| known.cgroup_id.is_some())
-            .count();
+        let known = self.containers.values();
+        changes.containers = known.filter(|known| known.cgroup_id.is_some()).count();
         changes
     }
 
-    /// Reads the states that are new, and forgets those that are gone.
-    fn take_states(&mut self, found: Vec<Found>, changes: &mut Changes) {
-        let paths: HashSet<_> = found.iter().map(|found| found.path.clone()).collect();
-        self.states
-            .retain(|path, _| paths.contains(path) || changes.unlisted.is_some());
-        for Found {
-            path,
-            kind,
-            stamp,
-            name,
-        } in found
-        {
-            if self.states.get(&path).is_some_and(|known| known.stamp == stamp) {
-                continue;
-            }
-            self.states.remove(&path);
-            match self.read_state(&path, kind) {
-                Ok(Some((stamp, state))) => {
-                    self.states.insert(path, Stated { stamp, name, state });
-                }
-                Ok(None) => {}
-                Err(refused) => {
-                    changes.refused.insert(path, refused);
-                }
-            }
-        }
-    }
-
-    fn read_state(&self, path: &Path, kind: Kind) -> Result<Option<(Stamp, State)>, Refused> {
-        let Some(content) = self.read(path)? else {
-            return Ok(None);
-        };
-        let state = match kind {
-            Kind::Crun => State::parse_crun(&content.bytes),
-            Kind::Runc | Kind::Bundle => State::parse_runc(&content.bytes),
-        };
-        let malformed = |problem| Refused::Content {
-            path: path.to_owned(),
-            problem,
-        };
-        Ok(Some((content.stamp, state.map_err(malformed)?)))
-    }
-
-    /// Every container there is, by its configuration's file.
+    /// Every container there is.
     fn present<'a>(
-        &self,
+        &mut self,
         bundles: &'a [Found],
-        states: &'a HashMap<PathBuf, Stated>,
+        states: &'a States,
         changes: &mut Changes,
     ) -> HashMap<PathBuf, Present<'a>> {
-        let of_bundle = |found: &'a Found| {
+        let of_engine = |found: &'a Found| {
             let present = Present {
                 name: &found.name,
+                bundle: Bundle {
+                    file: found.path.clone(),
+                    is_engines: true,
+                },
                 stamp: found.stamp,
-                is_engines: true,
                 stated: None,
             };
             (found.path.clone(), present)
         };
-        let mut present: HashMap<_, _> = bundles.iter().map(of_bundle).collect();
-        for stated in states.values() {
-            let path = stated.state.bundle.join(Kind::Bundle.file());
-            if let Some(present) = present.get_mut(&path) {
+        let mut present: HashMap<_, _> = bundles.iter().map(of_engine).collect();
+        for (key, stated) in states.iter() {
+            let bundle = Bundle::stated(&stated.state.bundle);
+            if let Some(present) = present.get_mut(&bundle.file) {
                 present.stated = Some(stated);
                 continue;
             }
-            match self.stamp(&path) {
+            match stamp(self.trust, &bundle.file) {
                 Ok(Some(stamp)) => {
-                    present.insert(
-                        path,
-                        Present {
-                            name: &stated.name,
-                            stamp,
-                            is_engines: false,
-                            stated: Some(stated),
-                        },
-                    );
+                    let present_one = Present {
+                        name: &stated.name,
+                        bundle,
+                        stamp,
+                        stated: Some(stated),
+                    };
+                    present.insert(key.clone(), present_one);
                 }
-                Ok(None) => {}
-                Err(refused) => {
-                    changes.refused.insert(path, refused);
+                Ok(None) => {
+                    let refused = Refused::NoBundle {
+                        state: key.clone(),
+                        bundle: bundle.file,
+                    };
+                    self.pass_over(key, key.clone(), refused, changes);
                 }
+                Err(refused) => self.pass_over(key, bundle.file, refused, changes),
             }
         }
         present
     }
 
     /// Compares a container with what was known of it.
-    fn compare(&mut self, path: &Path, present: &Present<'_>, changes: &mut Changes) -> Result<(), Refused> {
+    fn compare(&mut self, key: &Path, present: &Present<'_>, changes: &mut Changes) -> Result<(), Refused> {
         let stated = present.stated.map(|stated| stated.stamp);
-        if let Some(known) = self.containers.get_mut(path)
+        if let Some(known) = self.containers.get_mut(key)
             && (known.stamp, known.stated) == (present.stamp, stated)
         {
-            let cgroup_id = id_of(&*self.cgroups, known.cgroup.as_deref(), path)?;
+            let cgroup_id = id_of(&*self.cgroups, known.cgroup.as_deref(), &known.bundle.file)?;
+            if cgroup_id.is_none() {
+                known.cgroup_id = None;
+            }
             if cgroup_id == known.cgroup_id {
                 return Ok(());
             }
-            if cgroup_id.is_none() {
-                known.cgroup_id = None;
-                changes.removed.push(name_of(path)?);
-                return Ok(());
-            }
         }
-        let Some(content) = self.read(path)? else {
-            self.forget(path, changes);
-            return Ok(());
-        };
-        let known = self.take_in(path, present, &content, changes)?;
-        self.containers.insert(path.to_owned(), known);
+        // What has just gone is looked for by the next scan.
+        if let Some(content) = read(self.trust, &present.bundle.file)? {
+            let known = self.take_in(key, present, &content, changes)?;
+            self.containers.insert(key.to_owned(), known);
+        }
         Ok(())
     }
 
     /// Takes in what a container's configuration says.
     fn take_in(
         &self,
-        path: &Path,
+        key: &Path,
         present: &Present<'_>,
         content: &Content,
         changes: &mut Changes,
     ) -> Result<Known, Refused> {
+        let path = &present.bundle.file;
         let malformed = |problem| Refused::Content {
-            path: path.to_owned(),
+            path: path.clone(),
             problem,
         };
         let spec = Spec::parse(&content.bytes).map_err(malformed)?;
@@ -300,14 +288,14 @@ impl Scanner {
             None => spec.cgroup(),
         };
         let cgroup_id = id_of(&*self.cgroups, cgroup.as_deref(), path)?;
-        if self.stamp(path)? != Some(content.stamp) {
+        if stamp(self.trust, path)? != Some(content.stamp) {
             return Err(malformed(
                 "it changed while it was read; it will be read again".to_owned(),
             ));
         }
         if let (Some(cgroup), Some(cgroup_id)) = (&cgroup, cgroup_id) {
             let container = Container {
-                id: name_of(path)?,
+                id: name_of(key)?,
                 name: present.name,
                 cgroup,
                 cgroup_id,
@@ -318,10 +306,9 @@ impl Scanner {
             changes
                 .put
                 .push(entry(&container, &spec, |pod| self.service_account(pod)));
-        } else if self.containers.get(path).is_some_and(|known| known.cgroup_id.is_some()) {
-            changes.removed.push(name_of(path)?);
         }
         Ok(Known {
+            bundle: present.bundle.clone(),
             stamp: content.stamp,
             stated: present.stated.map(|stated| stated.stamp),
             cgroup,
@@ -337,27 +324,54 @@ impl Scanner {
         })
     }
 
-    fn forget(&mut self, path: &Path, changes: &mut Changes) {
-        let known = self.containers.remove(path);
-        if known.is_some_and(|known| known.cgroup_id.is_some()) {
-            changes.removed.extend(name_of(path));
+    /// Whether a container that is not there now may be there again: it is only stopped, or cannot be looked at.
+    fn is_kept(&self, key: &Path, changes: &mut Changes) -> bool {
+        if changes.unlisted.is_some() {
+            return true;
         }
+        let bundle = self.containers.get(key).map(|known| &known.bundle);
+        let Some(bundle) = bundle.filter(|bundle| bundle.is_engines) else {
+            return false;
+        };
+        let directory = split(&bundle.file).and_then(|(directory, _)| self.trust.open(directory));
+        directory.map_or_else(
+            |refused| {
+                let is_kept = refused.may_pass();
+                changes.pass_over(bundle.file.clone(), refused);
+                is_kept
+            },
+            |directory| directory.is_some(),
+        )
     }
 
-    fn read(&self, path: &Path) -> Result<Option<Content>, Refused> {
-        let (directory, file) = split(path)?;
-        match self.trust.open(directory)? {
-            Some(directory) => directory.read(file),
-            None => Ok(None),
+    /// Passes a container's file over. What was known before holds if the file may be as it was.
+    fn pass_over(&mut self, key: &Path, file: PathBuf, refused: Refused, changes: &mut Changes) {
+        if !refused.may_pass() {
+            self.forget(key, changes);
         }
+        changes.pass_over(file, refused);
     }
 
-    fn stamp(&self, path: &Path) -> Result<Option<Stamp>, Refused> {
-        let (directory, file) = split(path)?;
-        match self.trust.open(directory)? {
-            Some(directory) => directory.stamp(file),
-            None => Ok(None),
+    fn forget(&mut self, key: &Path, changes: &mut Changes) {
+        if self.containers.remove(key).is_some() {
+            changes.removed.extend(name_of(key));
         }
+    }
+}
+
+fn read(trust: Trust, path: &Path) -> Result<Option<Content>, Refused> {
+    let (directory, file) = split(path)?;
+    match trust.open(directory)? {
+        Some(directory) => directory.read(file),
+        None => Ok(None),
+    }
+}
+
+fn stamp(trust: Trust, path: &Path) -> Result<Option<Stamp>, Refused> {
+    let (directory, file) = split(path)?;
+    match trust.open(directory)? {
+        Some(directory) => directory.stamp(file),
+        None => Ok(None),
     }
 }
 
@@ -380,9 +394,9 @@ fn id_of(cgroups: &dyn CgroupPaths, cgroup: Option<&Path>, file: &Path) -> Resul
     let Some(cgroup) = cgroup else {
         return Ok(None);
     };
-    cgroups.id_of(cgroup).map_err(|error| Refused::Content {
+    cgroups.id_of(cgroup).map_err(|source| Refused::Cgroup {
         path: file.to_owned(),
-        problem: error.to_string(),
+        source,
     })
 }
 

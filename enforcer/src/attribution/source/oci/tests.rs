@@ -6,11 +6,14 @@ use std::{
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use tempfile::TempDir;
 
-use super::{Oci, Scans, Scope, Shared, SourceState, Status, file::Trust, place::Place, scan::Scanner};
+use super::{
+    LONGEST_REST, Oci, REST, Scan, Scans, Scope, Shared, SourceState, Status, file::Trust, place::Place, scan::Scanner,
+};
 use crate::{
     attribution::{CgroupPaths, Registry},
     host::cgroupfs::CgroupError,
@@ -140,8 +143,33 @@ async fn what_is_left_of_a_container_whose_bundle_is_gone_is_nobodys_however_oft
     let registry = &oci.shared.registry;
     let is_owned = || registry.read().owner(Path::new("/left"), |_, _| true).is_some();
     assert!(oci.find(Path::new("/left")).await.unwrap() && is_owned());
-    fs::remove_file(&bundle).unwrap();
+    fs::remove_dir_all(bundle.parent().unwrap()).unwrap();
     for _ in 0..2 {
         assert!(!oci.find(Path::new("/left")).await.unwrap() && !is_owned());
     }
+}
+
+#[tokio::test]
+async fn those_who_ask_again_and_again_do_not_have_everything_looked_at_all_the_time() {
+    let (directory, oci) = source();
+    write(&directory, "good", &config("good"));
+    oci.find(Path::new("/good")).await.unwrap();
+    // As if there were many containers.
+    let took = Duration::from_millis(50);
+    let ended = {
+        let mut scans = oci.shared.scans.lock().unwrap();
+        let last = scans.last.as_mut().unwrap();
+        last.took = took;
+        last.began + took
+    };
+    write(&directory, "new", &config("new"));
+    assert!(oci.find(Path::new("/new")).await.unwrap());
+    assert!(ended.elapsed() >= took * REST, "{:?}", ended.elapsed());
+    // Nobody has to wait for long.
+    let scan = Scan {
+        began: ended,
+        took: took * 1000,
+        outcome: Ok(()),
+    };
+    assert_eq!(scan.rests_until(), ended + took * 1000 + LONGEST_REST);
 }

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     ffi::OsStr,
     fs::{self, Permissions},
+    io,
     net::{Ipv4Addr, SocketAddrV4},
     os::unix::{
         ffi::OsStrExt,
@@ -26,7 +27,13 @@ use crate::{
 
 /// IDs of cgroups by their paths.
 #[derive(Clone, Debug, Default)]
-struct Tree(Arc<Mutex<HashMap<PathBuf, u64>>>);
+struct Tree(Arc<Mutex<Cgroups>>);
+
+#[derive(Debug, Default)]
+struct Cgroups {
+    ids: HashMap<PathBuf, u64>,
+    failing: Option<io::ErrorKind>,
+}
 
 impl CgroupPaths for Tree {
     fn path_of(&self, _id: u64) -> Result<Option<PathBuf>, CgroupError> {
@@ -34,7 +41,15 @@ impl CgroupPaths for Tree {
     }
 
     fn id_of(&self, path: &Path) -> Result<Option<u64>, CgroupError> {
-        Ok(self.0.lock().unwrap().get(path).copied())
+        let cgroups = self.0.lock().unwrap();
+        if let Some(kind) = cgroups.failing {
+            return Err(CgroupError::File {
+                operation: "look up",
+                path: path.to_owned(),
+                source: kind.into(),
+            });
+        }
+        Ok(cgroups.ids.get(path).copied())
     }
 }
 
@@ -81,11 +96,11 @@ impl Host {
     }
 
     fn cgroup(&self, path: &str, id: u64) {
-        self.tree.0.lock().unwrap().insert(path.into(), id);
+        self.tree.0.lock().unwrap().ids.insert(path.into(), id);
     }
 
     fn no_cgroup(&self, path: &str) {
-        self.tree.0.lock().unwrap().remove(Path::new(path));
+        self.tree.0.lock().unwrap().ids.remove(Path::new(path));
     }
 
     /// What is new: containers' tasks, cgroup IDs and claims.
@@ -130,7 +145,7 @@ fn a_container_that_is_gone_is_taken_back() {
     let bundle = host.bundle("default/web", "/default/web", "one");
     host.cgroup("/default/web", 7);
     host.news();
-    fs::remove_file(&bundle).unwrap();
+    fs::remove_dir_all(bundle.parent().unwrap()).unwrap();
     assert_eq!(host.scanner.scan().removed, [bundle.to_str().unwrap()]);
     assert_eq!(host.scanner.scan().removed, [""; 0]);
 }
@@ -142,8 +157,103 @@ fn nothing_is_said_of_a_container_whose_cgroup_is_not_there() {
     assert_eq!(host.news(), []);
     host.cgroup("/default/web", 7);
     assert_eq!(host.news(), web(7, "one"));
+}
+
+#[test]
+fn a_container_that_starts_again_is_as_old_as_it_was_and_nothing_is_taken_back_meanwhile() {
+    let mut host = Host::new();
+    let bundle = host.bundle("default/web", "/default/web", "one");
+    host.cgroup("/default/web", 7);
+    let created = host.scanner.scan().put[0].created;
     host.no_cgroup("/default/web");
+    let stopped = host.scanner.scan();
+    assert_eq!((stopped.removed.len(), stopped.containers), (0, 0));
+    // An engine writes the configuration anew, and takes its time.
+    fs::remove_file(&bundle).unwrap();
+    assert_eq!(host.scanner.scan().removed, [""; 0]);
+    host.write("bundles/default/web/config.json", "{");
+    assert_eq!(host.scanner.scan().removed, [""; 0]);
+    host.bundle("default/web", "/default/web", "one");
+    assert_eq!(host.scanner.scan().removed, [""; 0]);
+    host.cgroup("/default/web", 8);
+    let started = host.scanner.scan();
+    assert_eq!(told(&started), web(8, "one"));
+    assert_eq!(started.put[0].created, created);
+}
+
+#[test]
+fn what_an_engine_keeps_elsewhere_stays_known_until_it_is_removed() {
+    let mut host = Host::new();
+    let id = "0123456789abcdef".repeat(4);
+    let bundle = host.write(
+        &format!("containers/{id}/userdata/config.json"),
+        &config("/machine/web", "one"),
+    );
+    let directory = bundle.parent().unwrap().to_owned();
+    let path = format!("crun/{id}/status");
+    let status = |created| {
+        let bundle = directory.display();
+        format!(r#"{{"created":"{created}","cgroup-path":"/machine/web","bundle":"{bundle}"}}"#)
+    };
+    let state = host.write(&path, &status("2026-11-22T07:11:19Z"));
+    host.cgroup("/machine/web", 7);
+    let created = host.scanner.scan().put[0].created;
+    // The runtime forgets it, the engine does not.
+    fs::remove_file(&state).unwrap();
+    host.no_cgroup("/machine/web");
+    assert_eq!(host.scanner.scan().removed, [""; 0]);
+    fs::write(&bundle, config("/machine/web", "one")).unwrap();
+    host.write(&path, &status("2026-11-22T08:11:19Z"));
+    host.cgroup("/machine/web", 8);
+    let started = host.scanner.scan();
+    assert_eq!(started.put[0].cgroups[0].id, Some(8));
+    assert_eq!(started.put[0].created, created);
+    fs::remove_file(&state).unwrap();
+    fs::remove_dir_all(directory).unwrap();
+    assert_eq!(host.scanner.scan().removed, [state.to_str().unwrap()]);
+}
+
+#[test]
+fn containers_of_one_plain_bundle_are_each_known() {
+    let mut host = Host::new();
+    let bundle = host.write("anywhere/config.json", &config("", "one"));
+    for (name, id) in [("a", 7), ("b", 8)] {
+        let directory = bundle.parent().unwrap().display();
+        let status =
+            format!(r#"{{"created":"2026-11-22T07:11:19Z","cgroup-path":"/mine/{name}","bundle":"{directory}"}}"#);
+        host.write(&format!("crun/{name}/status"), &status);
+        host.cgroup(&format!("/mine/{name}"), id);
+    }
+    let mut news = host.news();
+    news.sort();
+    let one = |name: &str, id| (format!("oci/container/{name}"), id, "one".to_owned());
+    assert_eq!(news, [one("a", 7), one("b", 8)]);
+    fs::remove_file(host.directory.path().join("crun/a/status")).unwrap();
     assert_eq!(host.scanner.scan().removed.len(), 1);
+    // Its bundle may be gone, or out of sight: that is told, and changes nothing.
+    fs::remove_file(&bundle).unwrap();
+    let changes = host.scanner.scan();
+    assert_eq!((changes.removed.len(), changes.unlisted), (0, None));
+    let reasons: Vec<_> = changes.refused.values().map(ToString::to_string).collect();
+    assert!(reasons[0].contains("not for this service to see"), "{reasons:?}");
+}
+
+#[test]
+fn while_the_system_fails_nothing_that_is_known_is_taken_back() {
+    let mut host = Host::new();
+    host.bundle("default/web", "/default/web", "one");
+    host.cgroup("/default/web", 7);
+    assert_eq!(host.news(), web(7, "one"));
+    let fail = |host: &Host, failing| host.tree.0.lock().unwrap().failing = failing;
+    // Nobody can have it fail by naming what cannot be.
+    fail(&host, Some(io::ErrorKind::InvalidFilename));
+    assert_eq!(host.scanner.scan().unlisted, None);
+    fail(&host, Some(io::ErrorKind::OutOfMemory));
+    let changes = host.scanner.scan();
+    assert_eq!(changes.removed, [""; 0]);
+    assert!(changes.unlisted.unwrap().contains("default/web"));
+    fail(&host, None);
+    assert_eq!(host.news(), []);
 }
 
 #[test]
