@@ -2,8 +2,9 @@
 //!
 //! A cgroup ID becomes a path, and what the sources say about the cgroups on this path names the task ([`Tasks`]). Both the
 //! caller's cgroup and the one its socket was made in must lead to the same task. IDs are never reused and cgroups never
-//! move, so where a cgroup is stays true, also after it is gone; whose it is may change as long as it exists.
+//! move, so where a cgroup is stays true, also after it is gone; if whose it is changes by then, it is nobody's.
 
+mod cache;
 mod cgroup_path;
 mod claims;
 mod kubernetes;
@@ -15,7 +16,6 @@ mod task;
 mod tasks;
 
 use std::{
-    collections::HashMap,
     fmt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -27,8 +27,9 @@ use enforcer_common::{
 };
 use tracing::warn;
 
+use self::cache::{Cache, Known};
 pub use self::{
-    cgroup_path::{ContainerId, InvalidContainerId, is_like_a_containers},
+    cgroup_path::{ContainerId, InvalidContainerId},
     claims::{Claims, Conflict, Holder},
     registration::{RegistrationError, Registrations, Wanted, is_gone},
     registry::{Alarm, Listener, Registry},
@@ -47,10 +48,6 @@ use crate::{
         treatment::{Consumer, Rules},
     },
 };
-
-/// How many cgroups are remembered, and how many bytes of their paths. When there are more, remembering starts over.
-const CACHED_CGROUPS: usize = 65_536;
-const CACHED_BYTES: usize = 8 << 20;
 
 /// Whose connection it is, or why that is not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,26 +122,6 @@ pub struct Unowned {
     pub depth: Depth,
 }
 
-/// Cgroups that are remembered, by their IDs.
-#[derive(Debug, Default)]
-struct Cache {
-    known: HashMap<u64, Known>,
-    /// Of their paths.
-    bytes: usize,
-}
-
-/// A cgroup that is remembered.
-#[derive(Clone, Debug)]
-struct Known {
-    located: Arc<Located>,
-    /// Its path, if that is not UTF-8.
-    odd_path: Option<Arc<Path>>,
-    /// How many changes the registry had seen when this was looked up; none if it is to be looked up again.
-    changes: Option<u64>,
-    /// All sources were asked whether it is a container's of its own.
-    is_settled: bool,
-}
-
 // === impl CgroupPaths ===
 
 impl CgroupPaths for CgroupFs {
@@ -190,16 +167,12 @@ impl Attributor {
             places,
             known: Mutex::default(),
         };
-        let again = |known: &Known| Known {
+        let again = |known: Known| Known {
             located: Arc::new(other.placed(known.path(), known.located.owner.clone())),
-            ..known.clone()
+            ..known
         };
-        let earlier = self.known();
-        *other.known() = Cache {
-            known: earlier.known.iter().map(|(id, known)| (*id, again(known))).collect(),
-            bytes: earlier.bytes,
-        };
-        drop(earlier);
+        let earlier = self.known().clone();
+        *other.known() = earlier.map(again);
         other
     }
 
@@ -299,10 +272,7 @@ impl Attributor {
     /// All sources were asked about a cgroup: if it is in the cgroup of a container, it is that container's unless a source
     /// says otherwise.
     pub fn settle(&self, cgroup_id: u64) {
-        if let Some(known) = self.known().known.get_mut(&cgroup_id) {
-            known.is_settled = true;
-            known.changes = None;
-        }
+        self.known().settle(cgroup_id);
     }
 
     /// Where a cgroup is and whose; `None` if that cannot be told.
@@ -311,7 +281,7 @@ impl Attributor {
             return None;
         }
         let changes = self.registry.changes();
-        let known = self.known().known.get(&cgroup_id).cloned();
+        let known = self.known().get(cgroup_id);
         let known = match known {
             Some(known) if known.changes == Some(changes) => return Some(known.located),
             Some(known) => self.again(cgroup_id, known).ok()?,
@@ -337,16 +307,17 @@ impl Attributor {
         path.inspect_err(|error| warn!(cgroup_id, %error, "cannot tell the path of a cgroup"))
     }
 
-    /// Whose a cgroup is that was known, now that something has changed. One that is gone stays whose it was: what has its
-    /// path now is another one.
+    /// Whose a cgroup is that was known, now that something has changed. One that is gone is nobody's after that: what is
+    /// said now is about the one that has its path.
     fn again(&self, cgroup_id: u64, before: Known) -> Result<Known, CgroupError> {
         let path = before.path();
         let owner = self.owner(path, before.is_settled);
-        if owner == before.located.owner || self.path_of(cgroup_id)?.as_deref() != Some(path) {
+        if owner == before.located.owner {
             return Ok(before);
         }
+        let is_there = self.path_of(cgroup_id)?.as_deref() == Some(path);
         Ok(Known {
-            located: Arc::new(self.placed(path, owner)),
+            located: Arc::new(self.placed(path, owner.filter(|_| is_there))),
             ..before
         })
     }
@@ -379,33 +350,6 @@ impl Attributor {
 
     fn known(&self) -> MutexGuard<'_, Cache> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-// === impl Cache ===
-
-impl Cache {
-    fn remember(&mut self, cgroup_id: u64, known: Known) {
-        let bytes = known.located.path.len();
-        match self.known.get_mut(&cgroup_id) {
-            // Settled meanwhile.
-            Some(earlier) if earlier.is_settled && !known.is_settled => return,
-            Some(earlier) => return *earlier = known,
-            None => {}
-        }
-        if self.known.len() >= CACHED_CGROUPS || self.bytes + bytes > CACHED_BYTES {
-            *self = Self::default();
-        }
-        self.bytes += bytes;
-        self.known.insert(cgroup_id, known);
-    }
-}
-
-// === impl Known ===
-
-impl Known {
-    fn path(&self) -> &Path {
-        self.odd_path.as_deref().unwrap_or(Path::new(&*self.located.path))
     }
 }
 

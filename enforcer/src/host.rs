@@ -6,6 +6,7 @@ pub mod address;
 pub mod cgroupfs;
 mod changes;
 pub mod classes;
+pub mod containers;
 pub mod coverage;
 mod links;
 pub mod namespaces;

@@ -4,10 +4,9 @@
 //! ask the sources for; they answer with the cgroup their own state gives such a container, and only what is at or below
 //! that very cgroup belongs to it.
 
-use std::{ffi::OsStr, fmt, path::Path, sync::Arc};
+use std::{fmt, path::Path, sync::Arc};
 
-/// Length of the IDs that engines give their containers.
-const ID_LENGTH: usize = 64;
+use crate::host::containers::is_id;
 
 /// What engines and runtimes with the systemd cgroup driver begin a scope's name with.
 const SCOPES: [&str; 6] = ["docker-", "cri-containerd-", "crio-", "libpod-", "nerdctl-", "runc-"];
@@ -26,11 +25,9 @@ pub struct InvalidContainerId;
 impl ContainerId {
     /// An ID in full.
     pub fn parse(text: &str) -> Result<Self, InvalidContainerId> {
-        let is_hex = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        if text.len() != ID_LENGTH || !is_hex {
-            return Err(InvalidContainerId);
-        }
-        Ok(Self(text.into()))
+        is_id(text.as_bytes())
+            .then(|| Self(text.into()))
+            .ok_or(InvalidContainerId)
     }
 
     /// The ID as text.
@@ -58,22 +55,6 @@ pub(super) fn candidates(path: &Path) -> impl Iterator<Item = ContainerId> + '_ 
     })
 }
 
-/// Whether an engine may have given this name to a container's cgroup: it ends in a container's ID, whatever engine and
-/// driver it is that puts something before.
-#[must_use]
-pub fn is_like_a_containers(name: &OsStr) -> bool {
-    let name = name.as_encoded_bytes();
-    let name = name.strip_suffix(b".scope").unwrap_or(name);
-    let parts = name
-        .len()
-        .checked_sub(ID_LENGTH)
-        .and_then(|at| name.split_at_checked(at));
-    parts.is_some_and(|(before, id)| {
-        let is_hex = id.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        is_hex && (before.is_empty() || before.ends_with(b"-"))
-    })
-}
-
 /// Where systemd puts a unit: slices are nested by the dashes in their names, `a-b.slice` in `a.slice`. `None` if that is
 /// no name of a slice.
 #[must_use]
@@ -96,7 +77,7 @@ pub(super) fn slice(name: &str) -> Option<String> {
 mod tests {
     use std::path::Path;
 
-    use super::{candidates, is_like_a_containers, slice};
+    use super::{candidates, slice};
 
     const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
     const INNER: &str = "fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210";
@@ -140,25 +121,6 @@ mod tests {
             assert_eq!(found(&path.replace("ID", ID)), [""; 0], "{path}");
         }
         assert_eq!(found(&format!("/docker/{}", ID.to_uppercase())), [""; 0]);
-    }
-
-    #[test]
-    fn whatever_engine_made_it_a_containers_cgroup_looks_like_one() {
-        for name in [
-            "ID",
-            "docker-ID.scope",
-            "libpod-ID",
-            "libpod-payload-ID",
-            "crio-ID.scope",
-            "new-engine-ID.scope",
-            "ID.scope",
-        ] {
-            assert!(is_like_a_containers(name.replace("ID", ID).as_ref()), "{name}");
-        }
-        for name in ["", "init", "ssh.service", "xID", "IDx", "ID.service", "docker-1.scope"] {
-            assert!(!is_like_a_containers(name.replace("ID", ID).as_ref()), "{name}");
-        }
-        assert!(!is_like_a_containers(ID.to_uppercase().as_ref()));
     }
 
     #[test]

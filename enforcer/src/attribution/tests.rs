@@ -15,10 +15,7 @@ use enforcer_common::{
 };
 use jiff::Timestamp;
 
-use super::{
-    Attributed, Attributor, CACHED_BYTES, CACHED_CGROUPS, Cgroup, CgroupPaths, Depth, Entry, Places, Registry,
-    SourceKind, TaskName, Tasks,
-};
+use super::{Attributed, Attributor, Cgroup, CgroupPaths, Depth, Entry, Places, Registry, SourceKind, TaskName, Tasks};
 use crate::{
     config::CgroupPattern,
     host::{
@@ -190,9 +187,47 @@ fn what_comes_to_the_path_of_a_cgroup_that_is_gone_is_another_one() {
     assert_eq!(whose(&attributor, 10, 0), "web");
     tree.0.lock().unwrap().remove(&10);
     tree.0.lock().unwrap().insert(40, "/ecs/web");
-    registry.replace(SourceKind::Config, vec![entry("/ecs/web", "later", "c")]);
     assert_eq!(whose(&attributor, 10, 0), "web");
+    registry.replace(SourceKind::Config, vec![entry("/ecs/web", "later", "c")]);
+    assert_eq!(whose(&attributor, 10, 0), "NoTask");
     assert_eq!(whose(&attributor, 40, 0), "later");
+}
+
+#[test]
+fn what_is_taken_back_is_so_for_cgroups_that_are_gone_too() {
+    let (tree, registry, attributor) = world();
+    assert_eq!(whose(&attributor, 11, 10), "web");
+    tree.0.lock().unwrap().remove(&11);
+    registry.put(SourceKind::Docker, container("/docker/1", "one")).unwrap();
+    assert_eq!(whose(&attributor, 11, 10), "web");
+    registry.replace(SourceKind::Config, Vec::new());
+    assert_eq!(whose(&attributor, 11, 10), "NoTask");
+    registry.replace(SourceKind::Config, vec![entry("/ecs/web", "web", "a")]);
+    assert_eq!(whose(&attributor, 11, 10), "SocketFromElsewhere");
+}
+
+#[test]
+fn what_is_not_taken_in_anew_does_not_stay_as_it_was() {
+    let (_, registry, attributor) = world();
+    registry
+        .put(SourceKind::Registration, entry("/ecs/web-2", "registered", "c"))
+        .unwrap();
+    registry.replace(SourceKind::Config, vec![moved("/ecs/web-2")]);
+    assert_eq!(whose(&attributor, 10, 0), "NoTask");
+    assert_eq!(whose(&attributor, 12, 0), "registered");
+    // Its own place may be another's from then on.
+    registry.replace(SourceKind::Config, vec![moved("/ecs/web")]);
+    let swapped = [moved("/ecs"), entry("/ecs/web", "one", "d")];
+    registry.replace(SourceKind::Config, swapped.to_vec());
+    assert_eq!(whose(&attributor, 10, 0), "one");
+}
+
+/// What the configuration says of the task that is web's at first, with another cgroup.
+fn moved(cgroup: &str) -> Entry {
+    Entry {
+        id: entry("/ecs/web", "web", "a").id,
+        ..entry(cgroup, "web", "a")
+    }
 }
 
 #[test]
@@ -331,21 +366,4 @@ fn a_cgroup_without_a_readable_name_is_not_kept_by_who_had_it() {
     assert_eq!(whose(&attributor, ODD, ODD), "web");
     registry.replace(SourceKind::Config, Vec::new());
     assert_eq!(whose(&attributor, ODD, ODD), "NoTask");
-}
-
-#[test]
-fn a_container_with_many_cgroups_does_not_fill_the_memory() {
-    let registry = Arc::new(Registry::default());
-    let attributor = Attributor::new(OddTree, registry, Places::default());
-    let cgroups = u64::try_from(CACHED_CGROUPS).unwrap();
-    for id in 1..cgroups {
-        attributor.locate(id).unwrap();
-    }
-    let cache = attributor.known();
-    let bytes: usize = cache.known.values().map(|known| known.located.path.len()).sum();
-    assert_eq!(bytes, cache.bytes);
-    assert!(
-        bytes <= CACHED_BYTES && cache.known.contains_key(&(cgroups - 1)),
-        "{bytes}"
-    );
 }

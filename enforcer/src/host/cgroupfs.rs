@@ -13,7 +13,8 @@ use std::{
 
 use procfs::{ProcResult, process::Process};
 
-use crate::{attribution::is_like_a_containers, sys};
+use super::containers::is_like_a_containers;
+use crate::sys;
 
 /// What goes wrong with the cgroup tree.
 #[derive(Debug, thiserror::Error)]

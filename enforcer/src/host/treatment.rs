@@ -9,7 +9,8 @@ use std::{
 
 use enforcer_common::cgroup::{CgroupClass, MAX_LEVEL, Treatment};
 
-use crate::{attribution::is_like_a_containers, config::CgroupPattern};
+use super::containers::is_like_a_containers;
+use crate::config::CgroupPattern;
 
 /// What is said about cgroups.
 ///

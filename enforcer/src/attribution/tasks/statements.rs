@@ -2,9 +2,9 @@
 
 use std::{borrow::Borrow, cmp::Ordering, collections::BTreeMap, ffi::OsStr, ops::Bound, path::Path, sync::Arc};
 
-use crate::attribution::{
-    cgroup_path::is_like_a_containers,
-    task::{Entry, SourceKind, TaskName},
+use crate::{
+    attribution::task::{Entry, SourceKind, TaskName},
+    host::containers::is_like_a_containers,
 };
 
 /// What is said about which cgroups.
