@@ -5,6 +5,7 @@
 
 use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
@@ -13,12 +14,13 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{registry::Registry, source::Source};
-use crate::drain::Watcher;
+use crate::{drain::Watcher, host::containers::is_like_a_containers};
 
 /// How many cgroups are looked up at once, and how many may wait for that.
 const AT_ONCE: usize = 64;
 
-/// How many of them may be in the cgroups of containers: a container that can make cgroups makes as many as it likes.
+/// How many of them may be in the cgroups of containers, and how many in what may be that of one container nobody knows: a
+/// container that can make cgroups makes as many as it likes.
 const NESTED_AT_ONCE: usize = 8;
 
 /// How many requests may wait for an answer.
@@ -180,7 +182,7 @@ impl Lookups {
         }
         if let Some(waiting) = self.waiting.get_mut(&cgroup) {
             waiting.replies.push(reply);
-        } else if self.has_room(depth) {
+        } else if self.has_room(&cgroup, depth) {
             let replies = vec![reply];
             self.waiting.insert(Arc::clone(&cgroup), Waiting { depth, replies });
             let (sources, registry) = (Arc::clone(&self.sources), Arc::clone(&self.registry));
@@ -192,9 +194,18 @@ impl Lookups {
     }
 
     /// Whether one more may be looked up now.
-    fn has_room(&self, depth: Depth) -> bool {
-        let nested = || self.waiting.values().filter(|waiting| waiting.depth == Depth::Nested);
-        self.running.len() < AT_ONCE && (depth == Depth::Outermost || nested().count() < NESTED_AT_ONCE)
+    fn has_room(&self, cgroup: &Path, depth: Depth) -> bool {
+        let alike: usize = match depth {
+            Depth::Nested => {
+                let nested = self.waiting.values().filter(|waiting| waiting.depth == Depth::Nested);
+                nested.count()
+            }
+            Depth::Outermost => outermost_container(cgroup).map_or(0, |container| {
+                let of_it = self.waiting.keys().filter(|other| other.starts_with(container));
+                of_it.count()
+            }),
+        };
+        self.running.len() < AT_ONCE && alike < NESTED_AT_ONCE
     }
 
     fn finish(&mut self, lookup: Lookup) {
@@ -215,24 +226,32 @@ fn answer(reply: oneshot::Sender<Resolution>, resolution: Resolution) {
     }
 }
 
-/// Asks every source about a cgroup.
+/// The outermost cgroup above one, or itself, that looks like a container's.
+fn outermost_container(cgroup: &Path) -> Option<&Path> {
+    let is_containers = |path: &&Path| path.file_name().is_some_and(is_like_a_containers);
+    cgroup.ancestors().filter(is_containers).last()
+}
+
+/// Asks all sources about a cgroup, at once: who waits no longer than one takes learns what the others know.
 async fn look_up(sources: &[Source], registry: &Registry, cgroup: Arc<Path>) -> Lookup {
-    let mut resolution = Resolution::Complete;
-    let mut is_known = false;
-    for source in sources {
-        match timeout(PATIENCE, source.find(&cgroup, registry)).await {
-            Ok(Ok(found)) => is_known |= found,
-            Ok(Err(error)) => {
-                debug!(source = source.kind().name(), %error, "cannot ask about a cgroup");
-                resolution = Resolution::Unknown;
-            }
-            Err(_late) => resolution = Resolution::Unknown,
+    let ask = async |source: &Source| match timeout(PATIENCE, source.find(&cgroup, registry)).await {
+        Ok(Ok(is_known)) => (Resolution::Complete, is_known),
+        Ok(Err(error)) => {
+            debug!(source = source.kind().name(), %error, "cannot ask about a cgroup");
+            (Resolution::Unknown, false)
         }
-    }
+        Err(_late) => (Resolution::Unknown, false),
+    };
+    let answers = join_all(sources.iter().map(ask)).await;
+    let are_complete = answers.iter().all(|(answer, _)| *answer == Resolution::Complete);
     Lookup {
+        resolution: if are_complete {
+            Resolution::Complete
+        } else {
+            Resolution::Unknown
+        },
+        is_known: answers.iter().any(|(_, is_known)| *is_known),
         cgroup,
-        resolution,
-        is_known,
     }
 }
 
@@ -247,21 +266,22 @@ mod tests {
     async fn cgroups_that_containers_make_leave_room_for_containers() {
         let bound = Duration::from_secs(1);
         let (_resolver, mut lookups) = Resolver::new(Arc::new([]), Arc::new(Registry::default()), bound);
-        for number in 0..NESTED_AT_ONCE {
-            assert!(lookups.has_room(Depth::Nested));
-            let waiting = Waiting {
-                depth: Depth::Nested,
-                replies: Vec::new(),
-            };
-            lookups
-                .waiting
-                .insert(Path::new(&format!("/docker/x/{number}")).into(), waiting);
+        let unknown = Path::new("/docker/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef");
+        let other = Path::new("/docker/fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210");
+        for (cgroup, depth) in [(Path::new("/docker/x"), Depth::Nested), (unknown, Depth::Outermost)] {
+            for number in 0..NESTED_AT_ONCE {
+                assert!(lookups.has_room(cgroup, depth));
+                let replies = Vec::new();
+                lookups
+                    .waiting
+                    .insert(cgroup.join(number.to_string()).into(), Waiting { depth, replies });
+                lookups.running.spawn(std::future::pending());
+            }
+            assert!(!lookups.has_room(cgroup, depth) && lookups.has_room(other, Depth::Outermost));
+        }
+        for _ in 2 * NESTED_AT_ONCE..AT_ONCE {
             lookups.running.spawn(std::future::pending());
         }
-        assert!(!lookups.has_room(Depth::Nested) && lookups.has_room(Depth::Outermost));
-        for _ in NESTED_AT_ONCE..AT_ONCE {
-            lookups.running.spawn(std::future::pending());
-        }
-        assert!(!lookups.has_room(Depth::Outermost));
+        assert!(!lookups.has_room(other, Depth::Outermost));
     }
 }
