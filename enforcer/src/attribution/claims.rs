@@ -97,11 +97,11 @@ impl Claims {
         self.0.get_key_value(credential).map(|(known, _)| known)
     }
 
-    /// The task that an ID was stated to be of, by more than an engine that passes it on.
-    #[must_use]
-    pub fn stated(&self, credential: &CredentialId) -> Option<&TaskName> {
-        let claim = self.0.get(credential)?.own.first()?;
-        (!claim.standing.is_passed_on).then_some(&claim.task)
+    /// The tasks that an ID was stated to be of, by more than an engine that passes it on, and how often each claims it.
+    pub(super) fn stated(&self, credential: &CredentialId) -> impl Iterator<Item = (&TaskName, usize)> {
+        let claims = self.0.get(credential).into_iter().flat_map(|claimed| &claimed.own);
+        let stated = claims.filter(|claim| !claim.standing.is_passed_on);
+        stated.map(|claim| (&claim.task, claim.containers as usize))
     }
 
     /// A container of a task says what an ID is.

@@ -105,8 +105,11 @@ impl Registry {
     /// that is logged.
     pub fn replace(&self, source: SourceKind, entries: Vec<Entry>) {
         let outcomes = self.change(|tasks| {
-            let ids: HashSet<Arc<str>> = entries.iter().map(|entry| Arc::clone(&entry.id)).collect();
-            tasks.retain(source, |id| ids.contains(id));
+            let known = |entry: &Entry| tasks.entry(source, &entry.id).is_some_and(|known| **known == *entry);
+            let stay = entries.iter().filter(|entry| known(entry));
+            let stay: HashSet<Arc<str>> = stay.map(|entry| Arc::clone(&entry.id)).collect();
+            // What changes is taken back first: it may have what another has from now on, and may be left out itself.
+            tasks.retain(source, |id| stay.contains(id));
             entries.into_iter().map(|entry| put(tasks, source, entry)).collect()
         });
         self.report(source, outcomes);

@@ -117,8 +117,8 @@ impl Tasks {
     /// are not granted because of it.
     pub fn put(&mut self, source: SourceKind, mut entry: Entry) -> Result<Vec<Conflict>, Taken> {
         self.require_free(source, &entry)?;
-        let is_leaving = entry.cgroups.iter().any(|cgroup| self.leaving.contains(&cgroup.path));
-        if !is_leaving && self.entry(source, &entry.id).is_some_and(|known| **known == entry) {
+        let known = self.entry(source, &entry.id);
+        if known.is_some_and(|known| **known == entry && self.over(known).is_none()) {
             return Ok(Vec::new());
         }
         self.share(&mut entry);
@@ -138,17 +138,18 @@ impl Tasks {
 
     /// As [`Self::put`], for somebody who can be told why not: what is stated to be another task's is refused.
     pub fn register(&mut self, entry: Entry) -> Result<Vec<Conflict>, Refused> {
-        let stated = |id: &CredentialId| self.claims.stated(id).cloned();
         for id in &entry.credential_ids {
             if self.claims.holder(id) == Holder::Execution || entry.execution_ids.contains(id) {
                 return Err(Refused::Execution);
             }
-            if let Some(holder) = stated(id).filter(|holder| *holder != entry.task) {
-                return Err(Refused::Claimed(holder));
+            let mut others = self.claims.stated(id).filter(|(task, _)| **task != entry.task);
+            if let Some((holder, _)) = others.find(|(task, claims)| self.left(&entry, id, task) < *claims) {
+                return Err(Refused::Claimed(holder.clone()));
             }
         }
-        if let Some(holder) = entry.execution_ids.iter().find_map(stated) {
-            return Err(Refused::Claimed(holder));
+        let stated = |id| self.claims.stated(id).next();
+        if let Some((holder, _)) = entry.execution_ids.iter().find_map(stated) {
+            return Err(Refused::Claimed(holder.clone()));
         }
         Ok(self.put(SourceKind::Registration, entry)?)
     }
@@ -156,7 +157,8 @@ impl Tasks {
     /// Takes back what a source said of a container. Its cgroups are nobody's from now on, or their ancestors' owner's;
     /// its credential IDs stay kept from others until [`Self::sweep`] finds the cgroups gone.
     pub fn remove(&mut self, source: SourceKind, id: &str) -> bool {
-        let Some(entry) = self.entry(source, id).cloned() else {
+        let entry = self.entry(source, id).filter(|entry| self.over(entry).is_none());
+        let Some(entry) = entry.cloned() else {
             return false;
         };
         self.changes += 1;
@@ -164,12 +166,11 @@ impl Tasks {
             self.erase(source, id);
         }
         for cgroup in &entry.cgroups {
-            self.statements.change(&cgroup.path, |statements| {
+            let claimant = self.statements.claimant(&cgroup.path).unwrap_or(&entry.task).clone();
+            self.change(&cgroup.path, |statements| {
                 let of_it = |statement: &&mut Statement| Arc::ptr_eq(&statement.entry, &entry);
-                statements
-                    .iter_mut()
-                    .filter(of_it)
-                    .for_each(|statement| statement.is_over = true);
+                let over = statements.iter_mut().filter(of_it);
+                over.for_each(|statement| statement.over = Some(claimant.clone()));
             });
             self.leaving.insert(Arc::clone(&cgroup.path));
         }
@@ -190,7 +191,7 @@ impl Tasks {
         let leaving = std::mem::take(&mut self.leaving);
         for path in leaving {
             let over = self.statements.at(&path).iter();
-            let over: Vec<_> = over.filter(|statement| statement.is_over).cloned().collect();
+            let over: Vec<_> = over.filter(|statement| statement.over.is_some()).cloned().collect();
             for Statement { source, entry, .. } in over {
                 if entry.cgroups.iter().all(&is_gone) {
                     self.changes += 1;
@@ -266,14 +267,14 @@ impl Tasks {
     /// Whether a source says something of a container, and has not taken it back.
     #[must_use]
     pub fn is_live(&self, source: SourceKind, id: &str) -> bool {
-        self.entry(source, id).is_some_and(|entry| !self.is_over(entry))
+        self.entry(source, id).is_some_and(|entry| self.over(entry).is_none())
     }
 
     /// Whether a source says something about a cgroup or one above it, and has not taken it back.
     #[must_use]
     pub fn is_said(&self, source: SourceKind, path: &Path) -> bool {
         let mut statements = path.ancestors().flat_map(|path| self.statements.at(path));
-        statements.any(|statement| statement.source == source && !statement.is_over)
+        statements.any(|statement| statement.source == source && statement.over.is_none())
     }
 
     /// The same, without what follows from it.
@@ -291,15 +292,21 @@ impl Tasks {
     #[must_use]
     pub fn leaving(&self) -> Vec<Cgroup> {
         let statements = self.leaving.iter().flat_map(|path| self.statements.at(path));
-        let over = statements.filter(|statement| statement.is_over);
+        let over = statements.filter(|statement| statement.over.is_some());
         over.flat_map(|statement| statement.entry.cgroups.iter().cloned())
             .collect()
     }
 
-    /// Of how many containers a source says something.
+    /// Of how many containers a source says something that it has not taken back.
     #[must_use]
     pub fn count(&self, source: SourceKind) -> usize {
-        self.entries.get(&source).map_or(0, HashMap::len)
+        let is_once = |path: &Path, entry: &Entry| entry.cgroups.first().is_some_and(|first| *first.path == *path);
+        let over = self.leaving.iter().flat_map(|path| {
+            let statements = self.statements.at(path).iter();
+            statements.filter(move |said| said.source == source && said.over.is_some() && is_once(path, &said.entry))
+        });
+        let all = self.entries.get(&source).map_or(0, HashMap::len);
+        all.saturating_sub(over.count())
     }
 
     /// Whether something is said about exactly this cgroup.
@@ -309,22 +316,30 @@ impl Tasks {
     }
 
     fn follows<'a>(&self, source: SourceKind, entry: &'a Arc<Entry>) -> Said<'a> {
-        let first = entry.cgroups.first();
+        let over = self.over(entry);
+        let claimant = || self.statements.claimant(&entry.cgroups.first()?.path);
         Said {
             source,
             entry,
-            task: first
-                .and_then(|cgroup| self.statements.claimant(&cgroup.path))
-                .unwrap_or(&entry.task)
-                .clone(),
-            is_over: self.is_over(entry),
+            task: over.or_else(claimant).unwrap_or(&entry.task).clone(),
+            is_over: over.is_some(),
         }
     }
 
-    fn is_over(&self, entry: &Arc<Entry>) -> bool {
-        let first = entry.cgroups.first();
-        let mut of_it = first.into_iter().flat_map(|cgroup| self.statements.at(&cgroup.path));
-        of_it.any(|statement| statement.is_over && Arc::ptr_eq(&statement.entry, entry))
+    /// For whom a container claims about which everything was taken back.
+    fn over(&self, entry: &Arc<Entry>) -> Option<&TaskName> {
+        let mut statements = self.statements.at(&entry.cgroups.first()?.path).iter();
+        let of_it = statements.find(|statement| Arc::ptr_eq(&statement.entry, entry));
+        of_it?.over.as_ref()
+    }
+
+    /// How many claims of a task to an ID are left to an entry that is to be registered.
+    fn left(&self, entry: &Entry, id: &CredentialId, task: &TaskName) -> usize {
+        let there = entry.cgroups.iter().flat_map(|cgroup| self.statements.at(&cgroup.path));
+        let are_left = |said: &&Statement| {
+            said.source.is_explicit() && said.over.as_ref() == Some(task) && said.entry.credential_ids.contains(id)
+        };
+        there.filter(are_left).count()
     }
 
     /// Claims of the IDs an entry mentions that are not granted.
@@ -336,7 +351,7 @@ impl Tasks {
     fn require_free(&self, source: SourceKind, entry: &Entry) -> Result<(), Taken> {
         for cgroup in &entry.cgroups {
             let statements = self.statements.at(&cgroup.path).iter();
-            let mut others = statements.filter(|other| !other.is_over && other.entry.task != entry.task);
+            let mut others = statements.filter(|other| other.over.is_none() && other.entry.task != entry.task);
             let taken = others.find(|other| source.is_explicit() && other.source.is_explicit());
             if let Some(other) = taken {
                 return Err(Taken {
@@ -354,7 +369,7 @@ impl Tasks {
             source,
             entry: Arc::clone(entry),
             cgroup_id: cgroup.id,
-            is_over: false,
+            over: None,
         };
         self.change(&cgroup.path, |statements| {
             // There is hardly ever a second one.
@@ -393,18 +408,17 @@ impl Tasks {
     }
 
     fn for_each_claim(&mut self, path: &Path, act: impl Fn(&mut Claims, &CredentialId, Use, &TaskName, Standing)) {
-        let Some(task) = self.statements.claimant(path).cloned() else {
-            return;
-        };
-        for statement in self.statements.at(path) {
+        let claimant = self.statements.claimant(path);
+        let statements = self.statements.at(path);
+        for statement in statements {
+            let Some(task) = statement.over.as_ref().or(claimant) else {
+                continue;
+            };
             let standing = Standing::new(statement.source, statement.entry.created);
-            let entry = &statement.entry;
-            for (of, ids) in [
-                (Use::Own, &entry.credential_ids),
-                (Use::Execution, &entry.execution_ids),
-            ] {
-                for credential in ids {
-                    act(&mut self.claims, credential, of, &task, standing);
+            for (of, ids) in statement.ids() {
+                let is_kept = |id: &&CredentialId| !statements.iter().any(|other| statement.leaves(of, id, other));
+                for id in ids.iter().filter(is_kept) {
+                    act(&mut self.claims, id, of, task, standing);
                 }
             }
         }

@@ -3,8 +3,12 @@
 use std::{borrow::Borrow, cmp::Ordering, collections::BTreeMap, ffi::OsStr, ops::Bound, path::Path, sync::Arc};
 
 use crate::{
-    attribution::task::{Entry, SourceKind, TaskName},
+    attribution::{
+        claims::Use,
+        task::{Entry, SourceKind, TaskName},
+    },
     host::containers::is_like_a_containers,
+    policy::CredentialId,
 };
 
 /// What is said about which cgroups.
@@ -23,8 +27,8 @@ pub(super) struct Statement {
     pub(super) entry: Arc<Entry>,
     /// Only the cgroup with this ID is meant.
     pub(super) cgroup_id: Option<u64>,
-    /// The source took it back.
-    pub(super) is_over: bool,
+    /// The source took it back: for whom it claimed by then, and goes on.
+    pub(super) over: Option<TaskName>,
 }
 
 // === impl Statements ===
@@ -65,24 +69,10 @@ impl Statements {
                 .any(|path| self.at(path).iter().any(Statement::is_containers))
     }
 
-    /// For whom the claims of a cgroup are made. What was taken back goes on claiming for whom it did.
-    pub(super) fn claimant(&self, path: &Path) -> Option<&TaskName> {
-        let mut container = None;
-        for ancestor in path.ancestors() {
-            let statements = self.at(ancestor);
-            let is_containers = statements.iter().any(Statement::is_containers);
-            if is_containers && container.is_some() {
-                break;
-            }
-            if statements.iter().any(|statement| statement.source.is_explicit()) {
-                container = Some(statements);
-                break;
-            }
-            if is_containers {
-                container = Some(statements);
-            }
-        }
-        container?.first().map(|statement| &statement.entry.task)
+    /// For whom the claims of a cgroup are made.
+    pub(super) fn claimant<'a>(&'a self, path: &'a Path) -> Option<&'a TaskName> {
+        let mut deciding = self.deciding(path, |_, _| true);
+        deciding.next().map(|statement| &statement.entry.task)
     }
 
     /// What is said that decides whose a cgroup is, most reliable first. Takes no memory: every connection asks.
@@ -100,7 +90,7 @@ impl Statements {
             if is_containers && !deciding.1.is_empty() {
                 break;
             }
-            let first = meant().find(|said| !said.is_over);
+            let first = meant().find(|said| said.over.is_none());
             let is_explicit = first.is_some_and(|first| first.source.is_explicit());
             if is_explicit || is_containers {
                 deciding = (ancestor, statements);
@@ -110,7 +100,7 @@ impl Statements {
             }
         }
         let (place, statements) = deciding;
-        let holds = move |said: &&Statement| !said.is_over && is_meant(place, said);
+        let holds = move |said: &&Statement| said.over.is_none() && is_meant(place, said);
         statements.iter().filter(holds)
     }
 }
@@ -146,6 +136,23 @@ impl PartialEq for Place {
 // === impl Statement ===
 
 impl Statement {
+    /// Credential IDs it claims, by what they are claimed to be.
+    pub(super) fn ids(&self) -> [(Use, &[CredentialId]); 2] {
+        [
+            (Use::Own, &self.entry.credential_ids),
+            (Use::Execution, &self.entry.execution_ids),
+        ]
+    }
+
+    /// Whether it leaves an ID to another statement about the same cgroup: who states whose a cgroup is from now on states
+    /// it of the IDs there too.
+    pub(super) fn leaves(&self, of: Use, id: &CredentialId, other: &Self) -> bool {
+        let is_superseded = self.source.is_explicit() && self.over.is_some();
+        let supersedes = other.source.is_explicit() && other.over.is_none();
+        let mut ids = other.ids().into_iter();
+        is_superseded && supersedes && ids.any(|(other, ids)| other == of && ids.contains(id))
+    }
+
     /// Whether the cgroup is that of one container, also if it was taken back.
     const fn is_containers(&self) -> bool {
         !self.source.is_explicit()

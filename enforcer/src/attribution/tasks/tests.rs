@@ -132,6 +132,84 @@ fn what_is_stated_owns_the_containers_below_it_and_what_they_claim() {
 }
 
 #[test]
+fn a_task_that_is_stated_anew_under_another_name_keeps_its_ids() {
+    for source in [SourceKind::Config, SourceKind::Registration] {
+        let mut tasks = Tasks::default();
+        let (web, mut shop) = (entry("/ecs/web", "web", "id"), container("/ecs/web", "shop", "id", 9));
+        tasks.put(source, web.clone()).unwrap();
+        tasks
+            .put(SourceKind::Docker, container("/ecs/web/1", "container", "id-1", 1))
+            .unwrap();
+        tasks.remove(source, &web.id);
+        assert_eq!(
+            (holder(&tasks, "id"), holder(&tasks, "id-1")),
+            ("web".into(), "container".into())
+        );
+        let conflicts = if source == SourceKind::Registration {
+            tasks.register(shop.clone()).unwrap()
+        } else {
+            tasks.put(source, shop.clone()).unwrap()
+        };
+        tasks.sweep(|_| false);
+        assert_eq!(conflicts, []);
+        assert_eq!(owner(&tasks, "/ecs/web/1").unwrap(), "shop");
+        assert_eq!(
+            (holder(&tasks, "id"), holder(&tasks, "id-1")),
+            ("shop".into(), "shop".into())
+        );
+        assert_eq!(tasks.count(source), 1);
+        // What it does not state is not its own.
+        shop.credential_ids = [CredentialId::requested("other")].into();
+        tasks.put(source, shop).unwrap();
+        assert_eq!(
+            (holder(&tasks, "id"), holder(&tasks, "other")),
+            ("web".into(), "shop".into())
+        );
+    }
+}
+
+#[test]
+fn an_id_that_was_taken_back_elsewhere_too_is_not_anothers() {
+    let mut tasks = Tasks::default();
+    let mut web = entry("/a", "web", "id");
+    web.cgroups = [web.cgroups[0].clone(), entry("/b", "", "").cgroups[0].clone()].into();
+    tasks.register(web.clone()).unwrap();
+    tasks.remove(SourceKind::Registration, &web.id);
+    let taken = tasks.register(entry("/a", "shop", "id")).unwrap_err();
+    assert_eq!(taken.holder(), Some(&TaskName::new("web")));
+    let mut shop = entry("/b", "shop", "id");
+    shop.cgroups = web.cgroups;
+    tasks.register(shop).unwrap();
+    assert_eq!(holder(&tasks, "id"), "shop");
+}
+
+#[test]
+fn what_is_taken_back_leaves_the_containers_below_it_their_ids() {
+    let mut tasks = Tasks::default();
+    let stated = entry("/ecs/web", "web", "id-web");
+    let over = container("/ecs/web/2", "over", "id-2", 1);
+    tasks.put(SourceKind::Config, stated.clone()).unwrap();
+    tasks
+        .put(SourceKind::Docker, container("/ecs/web/1", "container", "id-1", 1))
+        .unwrap();
+    tasks.put(SourceKind::Docker, over.clone()).unwrap();
+    tasks.remove(SourceKind::Docker, &over.id);
+    assert_eq!(tasks.count(SourceKind::Docker), 1);
+    tasks.remove(SourceKind::Config, &stated.id);
+    tasks.sweep(|_| false);
+    assert_eq!(owner(&tasks, "/ecs/web/1").unwrap(), "container");
+    let holders = ["id-1", "id-2", "id-web"].map(|id| holder(&tasks, id));
+    assert_eq!(holders, ["container", "web", "web"]);
+    let names = tasks.said().map(|said| (said.task.as_str().to_owned(), said.is_over));
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    assert_eq!(
+        names,
+        [("container", false), ("web", true), ("web", true)].map(|(task, is_over)| (task.to_owned(), is_over))
+    );
+}
+
+#[test]
 fn what_merely_begins_alike_is_not_below_what_is_stated() {
     let mut tasks = Tasks::default();
     for (cgroup, credential) in [

@@ -193,6 +193,7 @@ async fn a_list_that_is_none_takes_nothing_back() {
     engine.stop();
     world.until(&["docker/web"], is_retrying).await;
     let engine = Stub::start(&world.directory);
+    engine.make(&web, "web");
     for nonsense in ["<html>", "[", "null", "{}", r#"[{"Id":1}]"#, r#"[{"Id":"../x"}]"#] {
         engine.answer("/containers/json", nonsense);
         let state = world
