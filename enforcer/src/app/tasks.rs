@@ -1,6 +1,9 @@
 //! Tasks on command: registers them, takes them back, tells what is known of them and why.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use serde_json::json;
 use tracing::{error, info, warn};
@@ -22,11 +25,15 @@ impl Controller {
     /// Registers tasks, each by itself.
     pub(super) async fn add_tasks(&mut self, tasks: Vec<NewTask>, by: By) -> Answer {
         let attributor = std::sync::Arc::clone(&self.attributor.borrow());
+        let until = self.registrations.deadline();
         let mut added = Vec::with_capacity(tasks.len());
         for task in tasks {
             let name = task.task.clone();
             let outcome = match wanted(task) {
-                Ok(wanted) => self.registrations.add(wanted, |path| attributor.trusts(path)).await,
+                Ok(wanted) => {
+                    let trusts = |path: &Path| attributor.trusts(path);
+                    self.registrations.add(wanted, until, trusts).await
+                }
                 Err(error) => Err(error.into()),
             };
             let error = outcome.as_ref().err().map(ToString::to_string);

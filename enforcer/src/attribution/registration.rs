@@ -15,7 +15,7 @@ use std::{
 
 use jiff::Timestamp;
 use rustix::rand::{GetRandomFlags, getrandom};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use self::journal::Journal;
@@ -155,7 +155,7 @@ pub struct Registrations {
     registry: Arc<Registry>,
     paths: Arc<dyn CgroupPaths>,
     sources: Arc<[Source]>,
-    /// How long a container is looked for in each source.
+    /// How long a command waits for what sources know of containers.
     wait: Duration,
     path: PathBuf,
     journal: Journal,
@@ -172,8 +172,10 @@ impl Registrations {
         sources: Arc<[Source]>,
         wait: Duration,
     ) -> Result<Self, RegistrationError> {
-        let kept = Journal::read(path)?;
-        for (entry, is_over) in kept.into_values() {
+        let mut kept: Vec<_> = Journal::read(path)?.into_values().collect();
+        // What was taken back had its cgroups before others.
+        kept.sort_by_key(|(_, is_over)| !is_over);
+        for (entry, is_over) in kept {
             let task = Arc::clone(&entry.id);
             if entry.cgroups.iter().all(|cgroup| is_gone(&paths, cgroup)) {
                 continue;
@@ -200,17 +202,24 @@ impl Registrations {
         Journal::read(path).map(drop)
     }
 
+    /// Until when a command may wait that comes now.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        Instant::now() + self.wait
+    }
+
     /// Registers a task, or more for one. `trusts` tells trusted cgroups. Gives the credential ID that its containers are to
     /// be told, if it has one. What is answered holds also for the next enforcer.
     pub async fn add(
         &mut self,
         wanted: Wanted,
+        until: Instant,
         trusts: impl Fn(&Path) -> bool,
     ) -> Result<Option<CredentialId>, RegistrationError> {
         if !is_name(&wanted.task) {
             return Err(RegistrationError::Name);
         }
-        let cgroups = self.cgroups(&wanted, trusts).await?;
+        let cgroups = self.cgroups(&wanted, until, trusts).await?;
         let before = self.registered(&wanted.task);
         let entry = self.entry(wanted, cgroups, before.as_deref())?;
         let credential = entry.credential_ids.first().cloned();
@@ -258,12 +267,17 @@ impl Registrations {
     }
 
     /// The cgroups that somebody named, and those of the containers.
-    async fn cgroups(&self, wanted: &Wanted, trusts: impl Fn(&Path) -> bool) -> Result<Vec<Cgroup>, RegistrationError> {
+    async fn cgroups(
+        &self,
+        wanted: &Wanted,
+        until: Instant,
+        trusts: impl Fn(&Path) -> bool,
+    ) -> Result<Vec<Cgroup>, RegistrationError> {
         let mut paths = wanted.cgroups.clone();
         for id in &wanted.containers {
             let parsed =
                 ContainerId::parse(id).map_err(|source| RegistrationError::ContainerId { id: id.clone(), source })?;
-            paths.extend(self.container(&parsed).await?);
+            paths.extend(self.container(&parsed, until).await?);
         }
         if paths.is_empty() {
             return Err(RegistrationError::Nowhere);
@@ -291,7 +305,7 @@ impl Registrations {
     }
 
     /// The cgroups of a container, by the engine or runtime that runs it.
-    async fn container(&self, id: &ContainerId) -> Result<Vec<PathBuf>, RegistrationError> {
+    async fn container(&self, id: &ContainerId, until: Instant) -> Result<Vec<PathBuf>, RegistrationError> {
         let paths = |entry: &Entry| entry.cgroups.iter().map(|cgroup| cgroup.path.to_path_buf()).collect();
         let engines = [SourceKind::Docker, SourceKind::Oci];
         let known = {
@@ -303,7 +317,7 @@ impl Registrations {
             return Ok(known);
         }
         for source in &*self.sources {
-            match timeout(self.wait, source.container(id)).await {
+            match timeout_at(until, source.container(id)).await {
                 Ok(Ok(Some(entry))) => return Ok(paths(&entry)),
                 Ok(Ok(None)) => {}
                 Ok(Err(error)) => warn!(source = source.kind().name(), %error, "cannot ask about a container"),

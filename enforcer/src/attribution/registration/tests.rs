@@ -1,6 +1,13 @@
 //! What can be registered, what is refused, and what the next enforcer knows of it.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddrV4},
+    os::unix::{fs::PermissionsExt, net::UnixListener},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use tempfile::TempDir;
 
@@ -9,7 +16,7 @@ use super::{
     RegistrationError, Registrations, Wanted,
 };
 use crate::{
-    attribution::{Cgroup, Holder, Registry, SourceKind},
+    attribution::{Cgroup, Docker, DockerConfig, Holder, Registry, Source, SourceKind},
     policy::CredentialId,
 };
 
@@ -54,7 +61,8 @@ impl World {
 
     async fn add(&mut self, wanted: Wanted) -> Result<Option<CredentialId>, RegistrationError> {
         let trusts = |path: &Path| path.starts_with("/system.slice");
-        let outcome = self.registrations.add(wanted, trusts).await;
+        let until = self.registrations.deadline();
+        let outcome = self.registrations.add(wanted, until, trusts).await;
         if let Err(error) = &outcome {
             assert!(!error.to_string().contains(ID), "{error}");
         }
@@ -245,6 +253,31 @@ async fn a_container_is_registered_by_the_cgroup_its_engine_gives_it() {
     assert_eq!(world.owner("/web").unwrap(), "web");
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_hangs_is_waited_for_once_by_a_command() {
+    let mut world = World::new();
+    let socket = world.directory.path().join("docker.sock");
+    let _hanging = UnixListener::bind(&socket).unwrap();
+    let docker = Docker::new(DockerConfig {
+        socket,
+        cgroup_parent: None,
+        labels: false,
+        endpoint: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 80),
+        introspection: None,
+    });
+    world.registrations.sources = Arc::new([Source::Docker(Arc::new(docker))]);
+    let until = world.registrations.deadline();
+    for task in ["web", "batch"] {
+        let wanted = Wanted {
+            containers: vec![CONTAINER.to_owned()],
+            ..at(task, &[])
+        };
+        let error = world.registrations.add(wanted, until, |_| false).await.unwrap_err();
+        assert!(matches!(error, RegistrationError::UnknownContainer { .. }), "{error}");
+    }
+    assert!(until.elapsed() < WAIT / 2, "{:?}", until.elapsed());
+}
+
 #[tokio::test]
 async fn registrations_outlive_the_process() {
     let mut world = World::new();
@@ -280,6 +313,22 @@ async fn what_was_taken_back_keeps_its_ids_from_others_as_long_as_its_cgroups_ex
     world.add(with_id("batch", &["/batch"])).await.unwrap();
     let error = world.registrations.remove("web").unwrap_err().to_string();
     assert!(error.contains("no task \"web\" is registered"), "{error}");
+}
+
+#[tokio::test]
+async fn a_task_can_be_registered_under_another_name() {
+    let mut world = World::new();
+    world.add(with_id("web", &["/web"])).await.unwrap();
+    world.registrations.remove("web").unwrap();
+    world.add(with_id("shop", &["/web"])).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(
+            (world.owner("/web").unwrap(), world.has(&id())),
+            ("shop".into(), "shop".into())
+        );
+        assert_eq!(world.registry.read().said_by(SourceKind::Registration).count(), 2);
+        world = world.again();
+    }
 }
 
 #[tokio::test]
