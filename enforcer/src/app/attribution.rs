@@ -1,11 +1,16 @@
 //! What is known of tasks at the start, and where more is learned from.
 
-use std::{net::SocketAddrV4, sync::Arc};
+use std::{
+    net::{SocketAddr, SocketAddrV4},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use super::{INTROSPECTION_PORT, controller, infallible};
 use crate::{
     attribution::{
-        Docker, DockerConfig, Lookups, Oci, RegistrationError, Registrations, Registry, Resolver, Source, SourceKind,
+        DOCKER_STATES, Docker, DockerConfig, Lookups, Oci, RegistrationError, Registrations, Registry, Resolver,
+        Source, SourceKind,
     },
     audit::Audit,
     config::{self, Config},
@@ -57,20 +62,25 @@ pub(super) fn follow(lookups: Lookups, supervisor: &mut Supervisor, drain: &Watc
     supervisor.spawn("container look-ups", infallible(lookups.run(drain.clone())));
 }
 
-/// Where tasks are learned from besides the configuration.
-fn sources(config: &Config, cgroups: &CgroupFs, registry: &Arc<Registry>) -> Arc<[Source]> {
-    let introspection = match &config.upstream {
+/// Where Docker's source asks whose containers are, besides the engine.
+pub(super) fn introspection(upstream: &config::Upstream) -> Option<SocketAddr> {
+    match upstream {
         config::Upstream::Embedded(_) => None,
         config::Upstream::EcsAgent { address, .. } => Some((address.ip(), INTROSPECTION_PORT).into()),
-    };
+    }
+}
+
+/// Where tasks are learned from besides the configuration.
+fn sources(config: &Config, cgroups: &CgroupFs, registry: &Arc<Registry>) -> Arc<[Source]> {
     let endpoint = SocketAddrV4::new(config.endpoint.address, config.endpoint.port);
     let docker = |docker: &config::DockerSource| {
         Source::Docker(Arc::new(Docker::new(DockerConfig {
             socket: docker.socket.clone(),
+            states: DOCKER_STATES.map(PathBuf::from).to_vec(),
             cgroup_parent: docker.cgroup_parent.clone(),
             labels: docker.labels,
             endpoint,
-            introspection,
+            introspection: introspection(&config.upstream),
         })))
     };
     let docker_has_its_own = config.sources.docker.is_some();

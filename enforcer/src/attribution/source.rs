@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    docker::{Config as DockerConfig, Docker, DockerError},
+    docker::{Config as DockerConfig, Docker, DockerError, STATES as DOCKER_STATES},
     oci::{InvalidPlace, Oci, OciError, Place},
 };
 use super::{

@@ -73,11 +73,19 @@ const LIST_EVERY: Duration = Duration::from_mins(5);
 /// How far back events are asked for: the engine may subscribe a moment after it says so.
 const LOOK_BACK: SignedDuration = SignedDuration::from_secs(2);
 
+/// Where the engine's runtime and its containerd keep a directory for each of its containers, also while the engine is down.
+pub const STATES: [&str; 2] = [
+    "/run/docker/runtime-runc/moby",
+    "/run/containerd/io.containerd.runtime.v2.task/moby",
+];
+
 /// What the source is made with.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The engine's socket.
     pub socket: PathBuf,
+    /// Directories with one for each container of the engine.
+    pub states: Vec<PathBuf>,
     /// The daemon's own `--cgroup-parent`, if it has one.
     pub cgroup_parent: Option<String>,
     /// Whether labels may name tasks and roles.
@@ -201,7 +209,7 @@ impl Docker {
     pub async fn container(&self, id: &ContainerId) -> Result<Option<Entry>, DockerError> {
         let rules = match self.rules().await {
             Ok(rules) => rules,
-            Err(error) if error.is_absence() && !self.state().has_been => return Ok(None),
+            Err(error) if error.is_absence() && !self.state().has_been && !self.has_left(id) => return Ok(None),
             Err(error) => return Err(error),
         };
         match self.ask(&mut self.engine.asker(), &rules, id).await? {
@@ -209,6 +217,13 @@ impl Docker {
             Said::Undecided(_) => Err(DockerError::Undecided { container: id.clone() }),
             Said::Nothing | Said::Gone => Ok(None),
         }
+    }
+
+    /// Whether an engine has made a container that runs on although there is no engine, as with `live-restore`: then it
+    /// will come back. Only root can make it seem so.
+    fn has_left(&self, id: &ContainerId) -> bool {
+        let mut states = self.config.states.iter();
+        states.any(|containers| containers.join(id.as_str()).try_exists().unwrap_or(true))
     }
 
     /// Keeps the registry up to date until the drain.

@@ -80,7 +80,7 @@ impl Agent {
                 let task = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
                 Ok(Some(task))
             }
-            StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST => Ok(None),
+            StatusCode::NOT_FOUND => Ok(None),
             status => Err(format!("it answered with status {status}")),
         }
     }
@@ -155,7 +155,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_agent_that_cannot_be_understood_says_nothing() {
-        assert_eq!(made(500, String::new()).await, None);
+        for status in [400, 403, 500] {
+            assert_eq!(made(status, task("", &[])).await, None, "{status}");
+        }
         assert_eq!(made(200, "<html>".to_owned()).await, None);
         assert_eq!(made(200, "x".repeat(MAX_ANSWER_BYTES + 1)).await, None);
         let gone = Agent::new(([127, 0, 0, 1], 9).into());

@@ -19,7 +19,7 @@ use tokio::task::JoinError;
 use super::{
     connection::{Connection, PATIENCE, What, require_ok},
     container::Container,
-    objects::{NoObjects, Objects},
+    objects::Objects,
 };
 use crate::{attribution::ContainerId, telemetry::causes};
 
@@ -284,12 +284,13 @@ impl Engine {
         let mut body = require_ok(what, response)?;
         let (mut objects, mut ids) = (Objects::default(), Vec::new());
         while let Some(part) = connection.part(what, &mut body, Some(PATIENCE)).await? {
-            objects.take(&part, |object| {
+            let keep = |object: &[u8]| {
                 let Listed { id } =
                     serde_json::from_slice(object).map_err(|error| DockerError::garbage(what, &error))?;
                 ids.push(ContainerId::parse(id).map_err(|error| DockerError::body(what, error))?);
-                Ok::<_, DockerError>(())
-            })?;
+                Ok(())
+            };
+            objects.take(&part, |error| DockerError::body(what, error), keep)?;
         }
         if objects.is_whole_list() {
             Ok(ids)
@@ -367,18 +368,13 @@ impl Events {
         let what = What::Events;
         let mut objects = Objects::default();
         while let Some(part) = self.connection.part(what, &mut self.body, None).await? {
-            objects.take(&part, |object| {
+            let pass_on = |object: &[u8]| {
                 let event: Event<'_> =
                     serde_json::from_slice(object).map_err(|error| DockerError::garbage(what, &error))?;
                 each(ContainerId::parse(event.actor.id).map_err(|error| DockerError::body(what, error))?)
-            })?;
+            };
+            objects.take(&part, |error| DockerError::body(what, error), pass_on)?;
         }
         Err(DockerError::EventsEnded)
-    }
-}
-
-impl From<NoObjects> for DockerError {
-    fn from(error: NoObjects) -> Self {
-        Self::body(What::AllContainers, error)
     }
 }

@@ -35,16 +35,18 @@ pub(super) struct NoObjects;
 // === impl Objects ===
 
 impl Objects {
-    /// Takes in a part of the stream, and gives each object that is complete with it to `each`.
-    pub(super) fn take<E: From<NoObjects>>(
+    /// Takes in a part of the stream, and gives each object that is complete with it to `each`. What is none becomes an
+    /// error of the caller's.
+    pub(super) fn take<E>(
         &mut self,
         part: &[u8],
+        no_objects: impl Fn(NoObjects) -> E,
         mut each: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut rest = part;
         while let Some((byte, behind)) = rest.split_first() {
             if self.depth == 0 {
-                self.outside(*byte)?;
+                self.outside(*byte).map_err(&no_objects)?;
                 rest = behind;
                 continue;
             }
@@ -119,10 +121,11 @@ mod tests {
     fn cut(text: &str, size: usize) -> Result<(Vec<String>, bool), NoObjects> {
         let (mut objects, mut found) = (Objects::default(), Vec::new());
         for part in text.as_bytes().chunks(size) {
-            objects.take(part, |object| {
+            let keep = |object: &[u8]| {
                 found.push(String::from_utf8(object.to_vec()).unwrap());
-                Ok::<_, NoObjects>(())
-            })?;
+                Ok(())
+            };
+            objects.take(part, |problem| problem, keep)?;
         }
         Ok((found, objects.is_whole_list()))
     }

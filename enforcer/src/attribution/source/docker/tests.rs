@@ -47,6 +47,7 @@ impl World {
         let directory = tempfile::tempdir().unwrap();
         let docker = Arc::new(Docker::new(Config {
             socket: directory.path().join("docker.sock"),
+            states: vec![directory.path().join("absent"), directory.path().join("moby")],
             cgroup_parent: None,
             labels: true,
             endpoint: SocketAddrV4::new(Ipv4Addr::new(169, 254, 170, 2), 80),
@@ -157,6 +158,27 @@ async fn an_engine_that_is_not_there_is_awaited() {
     engine.make(&web, "web");
     engine.list(&[&web]);
     world.until(&["docker/web"], is_ready).await;
+}
+
+#[tokio::test]
+async fn a_container_that_outlives_an_engine_nobody_has_seen_is_not_nobodys() {
+    let world = World::new();
+    let (left, other) = (id('a'), id('b'));
+    let states = world.directory.path().join("moby");
+    std::fs::create_dir_all(states.join(left.as_str())).unwrap();
+    let error = world.find(&format!("/docker/{}", left.as_str())).await.unwrap_err();
+    assert!(matches!(error, DockerError::Connect { .. }), "{error}");
+    // Whoever made this one, it was no Docker engine.
+    assert_eq!(world.find(&format!("/pods/{}", other.as_str())).await.unwrap(), [""; 0]);
+}
+
+#[tokio::test]
+async fn events_that_are_none_are_called_that() {
+    let world = World::new();
+    let engine = Stub::start(&world.directory);
+    world.until(&[], is_ready).await;
+    engine.tell("<html>");
+    world.until(&[], says("of events")).await;
 }
 
 #[tokio::test]

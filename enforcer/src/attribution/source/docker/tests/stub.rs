@@ -106,8 +106,12 @@ impl Stub {
 
     pub(super) fn happens(&self, what: &str, id: &ContainerId) {
         let event = json!({"Type": "container", "Action": what, "Actor": {"ID": id.as_str(), "Attributes": {}}});
+        self.tell(&format!("{event}\n"));
+    }
+
+    pub(super) fn tell(&self, text: &str) {
         // Nobody may listen yet.
-        drop(self.events.send(format!("{event}\n")));
+        drop(self.events.send(text.to_owned()));
     }
 }
 
