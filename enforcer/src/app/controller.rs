@@ -13,7 +13,7 @@ use tokio::{
 };
 use tracing::{error, info};
 
-use super::kernel;
+use super::{attribution::introspection, kernel};
 use crate::{
     attribution::{Attributor, Cgroup, Entry, Places, Registrations, Registry, Source, SourceKind},
     audit::{By, Change, Recorder},
@@ -245,6 +245,8 @@ impl Controller {
 
 /// Keys that differ and cannot change while the enforcer runs.
 fn fixed_keys(old: &Config, new: &Config) -> Vec<&'static str> {
+    let has_docker = old.sources.docker.is_some();
+    let [asked, to_be_asked] = [old, new].map(|config| introspection(&config.upstream));
     let differ = [
         ("cgroups.root", old.cgroups.root != new.cgroups.root),
         ("endpoint.address", old.endpoint.address != new.endpoint.address),
@@ -257,6 +259,15 @@ fn fixed_keys(old: &Config, new: &Config) -> Vec<&'static str> {
             "endpoint.packet-steer-port",
             old.endpoint.packet_steer_port != new.endpoint.packet_steer_port,
         ),
+        // Docker's source asks the agent of the start.
+        (
+            "endpoint.upstream",
+            has_docker && asked.is_some() != to_be_asked.is_some(),
+        ),
+        (
+            "endpoint.agent",
+            has_docker && asked.zip(to_be_asked).is_some_and(|(old, new)| old != new),
+        ),
         ("bpf.pin-dir", old.pin_dir != new.pin_dir),
         ("audit.output", old.audit.output != new.audit.output),
         ("audit.key-file", old.audit.key_file != new.audit.key_file),
@@ -267,3 +278,6 @@ fn fixed_keys(old: &Config, new: &Config) -> Vec<&'static str> {
     let keys = differ.into_iter().filter(|(_, differs)| *differs);
     keys.map(|(key, _)| key).collect()
 }
+
+#[cfg(test)]
+mod tests;
