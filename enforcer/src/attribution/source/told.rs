@@ -1,7 +1,7 @@
-//! What a container was told when it was made: in its environment, and in its labels or annotations. The same whoever
-//! tells of it. Pure.
+//! What a container was told when it was made: in its environment, with its mounts, and in its labels or annotations. The
+//! same whoever tells of it. Pure.
 //!
-//! Nothing of it is proof. Credential IDs in the environment are claims, of which the first counts. Labels never make a
+//! Nothing of it is proof. Credential IDs are claims, of which the first counts. Labels never make a
 //! container part of a task that others made without them: tasks they name have names of their own, and where they name a
 //! role it is a part of the task's name, so that containers share a task only if each would get the same role without it.
 
@@ -24,6 +24,9 @@ const FULL: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
 
 /// What comes before a credential ID in a path.
 const PATHS: [&str; 2] = ["/v2/credentials/", "/v1/credentials?id="];
+
+/// The option of a mount that holds such a path.
+const MOUNT_OPTION: &str = "awscredsuri=";
 
 /// The port of a URI that names none.
 const DEFAULT_PORT: u16 = 80;
@@ -73,6 +76,13 @@ pub(super) fn credential(path: &str) -> Option<CredentialId> {
     CredentialId::granted(id?).ok()
 }
 
+/// The credential ID that a volume is mounted with, in the options of its mount: as of an EFS file system, whose mount
+/// helper asks for a task's credentials.
+pub(super) fn mount(options: &str) -> Option<CredentialId> {
+    let mut options = options.split(',');
+    credential(options.find_map(|option| option.strip_prefix(MOUNT_OPTION))?)
+}
+
 /// The path of a URI that leads to the endpoint. One that leads elsewhere, as to a sidecar, is nothing of the endpoint's.
 fn path_at(endpoint: SocketAddrV4, uri: &str) -> Option<&str> {
     let rest = uri.strip_prefix("http://")?.strip_prefix(&endpoint.ip().to_string())?;
@@ -118,7 +128,7 @@ impl<'a> Named<'a> {
 mod tests {
     use std::net::{Ipv4Addr, SocketAddrV4};
 
-    use super::{FULL, Named, RELATIVE, claims, environment};
+    use super::{FULL, Named, RELATIVE, claims, environment, mount};
     use crate::attribution::SourceKind;
 
     fn claimed_at(port: u16, variables: &[(&str, &str)]) -> Vec<String> {
@@ -150,6 +160,16 @@ mod tests {
                 ["one"],
                 "{value}"
             );
+        }
+    }
+
+    #[test]
+    fn a_volumes_mount_leads_to_an_id() {
+        let id = |options| mount(options).map(|id| id.expose().to_owned());
+        let options = "tls,iam,awscredsuri=/v2/credentials/one,accesspoint=fsap-1";
+        assert_eq!(id(options).as_deref(), Some("one"));
+        for options in ["", "tls", "awscredsuri=", "x-awscredsuri=/v2/credentials/one"] {
+            assert_eq!(id(options), None, "{options}");
         }
     }
 

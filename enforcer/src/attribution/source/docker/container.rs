@@ -59,6 +59,14 @@ pub(super) struct Labels<'a> {
     pub(super) task: Option<Cow<'a, str>>,
     #[serde(rename = "com.amazonaws.ecs.task-arn", borrow, default)]
     pub(super) ecs_task: Option<Cow<'a, str>>,
+    #[serde(rename = "io.kubernetes.pod.namespace", borrow, default)]
+    namespace: Option<Cow<'a, str>>,
+    #[serde(rename = "io.kubernetes.pod.name", borrow, default)]
+    pod: Option<Cow<'a, str>>,
+    #[serde(rename = "io.kubernetes.pod.uid", borrow, default)]
+    pod_uid: Option<Cow<'a, str>>,
+    #[serde(rename = "io.kubernetes.container.name", borrow, default)]
+    container: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
@@ -70,6 +78,8 @@ pub(super) struct HostConfig<'a> {
     pub(super) network_mode: Cow<'a, str>,
     #[serde(borrow, default)]
     log_config: LogConfig<'a>,
+    #[serde(borrow, default)]
+    mounts: Option<Vec<Mount<'a>>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -85,12 +95,56 @@ struct LogOptions<'a> {
     awslogs: Option<Cow<'a, str>>,
 }
 
+/// What the engine was told to mount.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Mount<'a> {
+    #[serde(borrow, default)]
+    volume_options: Option<VolumeOptions<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct VolumeOptions<'a> {
+    #[serde(borrow, default)]
+    driver_config: Option<DriverConfig<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct DriverConfig<'a> {
+    #[serde(borrow, default)]
+    options: Option<DriverOptions<'a>>,
+}
+
+#[derive(Deserialize)]
+struct DriverOptions<'a> {
+    #[serde(rename = "o", borrow, default)]
+    mount: Option<Cow<'a, str>>,
+}
+
 /// Those variables that lead to credentials; others are not even kept.
 #[derive(Default)]
 pub(super) struct Environment(Vec<String>);
 
 /// A variable, if it leads to credentials.
 struct Variable(Option<String>);
+
+// === impl Labels ===
+
+impl Labels<'_> {
+    /// A label that tells of a pod: one of those cri-dockerd writes, over whatever a pod's author does.
+    pub(super) fn of_pod(&self, key: &str) -> Option<&str> {
+        let label = match key {
+            "io.kubernetes.pod.namespace" => &self.namespace,
+            "io.kubernetes.pod.name" => &self.pod,
+            "io.kubernetes.pod.uid" => &self.pod_uid,
+            "io.kubernetes.container.name" => &self.container,
+            _ => return None,
+        };
+        label.as_deref()
+    }
+}
 
 // === impl Container ===
 
@@ -109,6 +163,15 @@ impl Container<'_> {
     pub(super) fn environment(&self) -> impl Iterator<Item = (&str, &str)> {
         let variables = self.config.environment.0.iter();
         variables.filter_map(|variable| variable.split_once('='))
+    }
+
+    /// The options that volumes made for it are mounted with.
+    pub(super) fn mount_options(&self) -> impl Iterator<Item = &str> {
+        let mounts = self.host_config.mounts.iter().flatten();
+        mounts.filter_map(|mount| {
+            let driver = mount.volume_options.as_ref()?.driver_config.as_ref()?;
+            driver.options.as_ref()?.mount.as_deref()
+        })
     }
 
     /// Where the engine's log driver gets its credentials.

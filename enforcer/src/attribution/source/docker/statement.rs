@@ -1,7 +1,7 @@
 //! What follows from what the engine tells of a container: which task it belongs to, and what it claims. Pure.
 //!
 //! Who may set labels need not be who runs the host, so a label never makes a container part of a task that others made
-//! without it. Labels of containers that say they are the ECS agent's come from task definitions: there they mean nothing.
+//! without it. A container of a pod, which cri-dockerd makes, is of the pod whose cgroup it is in. Labels of containers that say they are the ECS agent's come from task definitions: there they mean nothing.
 
 use std::{net::SocketAddrV4, path::PathBuf, sync::Arc};
 
@@ -10,7 +10,10 @@ use super::{
     container::Container,
     place::Placing,
 };
-use crate::attribution::{Cgroup, Entry, Fact, SourceKind, TaskName};
+use crate::attribution::{
+    Cgroup, Entry, Fact, SourceKind, TaskName,
+    kubernetes::{NotOfThisPod, Pod},
+};
 
 /// What the ARNs of tasks begin with that the ECS agent makes for itself.
 const OF_THE_AGENT: &str = "arn:::::/";
@@ -113,6 +116,16 @@ impl Rules {
         };
         let own_name = own_name(container);
         let labels = container.config.labels.as_ref();
+        match Pod::of(|key| labels?.of_pod(key), &cgroup) {
+            // An image has labels, too; only the kubelet has containers put into a pod's cgroup.
+            Ok(None) | Err(NotOfThisPod::NoUid) => {}
+            Ok(Some(pod)) => return Saying::Entry(self.of_pod(container, cgroup, pod)),
+            Err(NotOfThisPod::Unnamed) => return Saying::Entry(self.entry(container, cgroup, own_name, None)),
+            Err(problem) => {
+                let entry = self.entry(container, cgroup, own_name, None);
+                return Saying::Entry(forged(entry, &problem.to_string()));
+            }
+        }
         let Some(arn) = labels.and_then(|labels| labels.ecs_task.as_deref()) else {
             let (task, role_arn) = self.labeled(container, own_name);
             return Saying::Entry(self.entry(container, cgroup, task, role_arn));
@@ -135,6 +148,8 @@ impl Rules {
     }
 
     fn entry(&self, container: &Container<'_>, cgroup: PathBuf, task: TaskName, role_arn: Option<Arc<str>>) -> Entry {
+        let environment = told::environment(container.environment(), self.endpoint);
+        let mounts = container.mount_options().filter_map(told::mount);
         Entry {
             id: container.id.as_str().into(),
             task,
@@ -144,7 +159,7 @@ impl Rules {
             }]
             .into(),
             created: container.created,
-            credential_ids: told::claims(told::environment(container.environment(), self.endpoint)),
+            credential_ids: told::claims(environment.chain(mounts)),
             execution_ids: container
                 .log_credentials()
                 .and_then(told::credential)
@@ -156,6 +171,16 @@ impl Rules {
                 (Fact::NetworkMode, container.host_config.network_mode.as_ref().into()),
             ]
             .into(),
+        }
+    }
+
+    /// Of a container of a pod. Who makes pods is not who runs the host: no label gives it a role.
+    fn of_pod(&self, container: &Container<'_>, cgroup: PathBuf, pod: Pod) -> Entry {
+        let entry = self.entry(container, cgroup, pod.task(), None);
+        let own = entry.facts.into_iter().filter(|(fact, _)| *fact != Fact::Container);
+        Entry {
+            facts: pod.facts().chain(own).collect(),
+            ..entry
         }
     }
 

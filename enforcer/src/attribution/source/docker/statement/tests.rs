@@ -1,5 +1,7 @@
 //! What is to be said of containers, from what a real engine told of one and others like it.
 
+mod pods;
+
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use serde_json::{Value, json};
@@ -158,6 +160,22 @@ fn every_value_of_a_variable_that_is_set_twice_is_claimed() {
         ids(&["one", "two"])
     );
     assert_eq!(claims(&Value::Null), []);
+}
+
+#[test]
+fn the_id_that_a_volume_is_mounted_with_is_claimed() {
+    let mut inspected: Value = serde_json::from_str(&container(&Value::Null, &json!([]), "")).unwrap();
+    inspected["HostConfig"]["Mounts"] = json!([
+        {"Type": "bind", "Source": "/data", "Target": "/data"},
+        {"Type": "volume", "Target": "/none", "VolumeOptions": {"DriverConfig": {"Name": "local", "Options": null}}},
+        {"Type": "volume", "Source": "efs", "Target": "/efs", "VolumeOptions": {"DriverConfig": {
+            "Name": "amazon-ecs-volume-plugin",
+            "Options": {"type": "efs", "device": "fs-1:/", "o": "tls,iam,awscredsuri=/v2/credentials/one"},
+        }}},
+    ]);
+    let entry = entry(say(&rules(Driver::Systemd), &inspected.to_string()));
+    assert_eq!(&*entry.credential_ids, ids(&["one"]));
+    assert_eq!(&*entry.execution_ids, []);
 }
 
 #[test]
