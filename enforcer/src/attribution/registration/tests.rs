@@ -260,6 +260,7 @@ async fn an_engine_that_hangs_is_waited_for_once_by_a_command() {
     let _hanging = UnixListener::bind(&socket).unwrap();
     let docker = Docker::new(DockerConfig {
         socket,
+        states: Vec::new(),
         cgroup_parent: None,
         labels: false,
         endpoint: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 80),
