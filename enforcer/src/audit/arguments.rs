@@ -3,6 +3,8 @@
 //! Nobody can tell a secret for sure, so whatever looks like one is left out: what is said to be a password, a token or a
 //! key, users in URLs, credential IDs, and long words that only machines write. Rather too much than too little.
 
+use std::ops::Range;
+
 /// What stands for what is left out.
 const HIDDEN: &str = "***";
 
@@ -11,27 +13,35 @@ const NAMES: [&str; 12] = [
     "auth",
     "bearer",
     "cookie",
-    "credential",
+    "cred",
     "key",
     "pass",
     "private",
-    "pwd",
+    "pw",
     "secret",
     "session",
     "signature",
     "token",
 ];
 
+/// Words after which a secret comes, also where they are no options.
+const ANNOUNCING: [&str; 4] = ["auth", "bearer", "passwd", "password"];
+
 /// Options that are short for a password.
-const PASSWORD: &str = "-p";
-/// Options that are short for a user, who may have a password behind a colon.
-const USERS: [&str; 3] = ["-u", "-U", "--user"];
+const PASSWORDS: [&str; 2] = ["-p", "-P"];
+/// Options for a user, who may have a password behind a colon. Short ones may come with others, and with the user.
+const USERS: [&str; 2] = ["--user", "--proxy-user"];
+const SHORT_USERS: [char; 2] = ['u', 'U'];
 
 /// What comes before a credential ID in a path.
 const CREDENTIALS: &str = "credentials/";
 
 /// From how many characters on a word of letters and digits is one that only machines write.
 const LONG: usize = 20;
+/// In how many characters of base64 there is at least one capital after a small letter.
+const HUMPS: usize = 10;
+/// The same for those, and digits beside letters.
+const CHANGES: usize = 5;
 
 /// Arguments, one after the other: what one is may follow from the one before it.
 #[derive(Debug, Default)]
@@ -54,46 +64,66 @@ enum Next {
 // === impl Redaction ===
 
 impl Redaction {
-    /// The next argument, without what looks like a secret. What follows the name of a secret within an argument, as in a
-    /// header or a script, is left out with all the rest.
+    /// The next argument, without what looks like a secret. What follows a secret within an argument, as in a header or a
+    /// script, is left out with it: it may be more of the same.
     pub(super) fn argument(&mut self, argument: &str) -> String {
         let mut shown = String::with_capacity(argument.len());
         for word in argument.split_inclusive(char::is_whitespace) {
-            match std::mem::take(&mut self.next) {
-                Next::Secret => {
-                    shown.push_str(HIDDEN);
-                    return shown;
-                }
-                Next::User if word.contains(':') => shown.push_str(HIDDEN),
+            let (rest, is_secret) = match std::mem::take(&mut self.next) {
+                Next::Secret => (word, true),
+                Next::User if word.contains(':') => (word, true),
                 Next::User | Next::Anything => self.word(word, &mut shown),
+            };
+            if is_secret {
+                shown.push_str(HIDDEN);
+                return shown;
             }
+            without_machine_words(&without_user(rest), &mut shown);
         }
         shown
     }
 
-    fn word(&mut self, word: &str, shown: &mut String) {
+    /// Shows the beginning of a word that is no secret for sure, and tells the rest, and whether that is one.
+    fn word<'a>(&mut self, word: &'a str, shown: &mut String) -> (&'a str, bool) {
         let bare = word.trim_end();
-        if USERS.contains(&bare) {
+        let option = bare.strip_prefix('-');
+        if ANNOUNCING.contains(&&*bare.to_ascii_lowercase())
+            || PASSWORDS.contains(&bare)
+            || (option.is_some() && !bare.contains(['=', ':']) && is_secrets_name(bare))
+        {
+            self.next = Next::Secret;
+            return (word, false);
+        }
+        let secret = value(word).into_iter().chain(attached(word)).min();
+        // What follows a user may be of the password still.
+        let secret = secret.map(|at| user(word).map_or(at, |user| user.start.min(at)));
+        if let Some((known, secret)) = secret.and_then(|at| word.split_at_checked(at)) {
+            without_machine_words(known, shown);
+            let is_given = !secret.trim().is_empty();
+            if !is_given {
+                self.next = Next::Secret;
+            }
+            return (secret, is_given);
+        }
+        let short = option.filter(|option| !option.starts_with('-'));
+        if USERS.contains(&bare) || short.is_some_and(|short| short.ends_with(SHORT_USERS)) {
             self.next = Next::User;
-        } else if bare == PASSWORD || (bare.starts_with('-') && !bare.contains(['=', ':']) && is_secrets_name(bare)) {
-            self.next = Next::Secret;
-        } else if bare.starts_with(PASSWORD) {
-            shown.extend([PASSWORD, HIDDEN]);
-            return;
         }
-        let Some(value) = value(word) else {
-            without_machine_words(&without_user(word), shown);
-            return;
-        };
-        let (name, value) = word.split_at(value);
-        without_machine_words(&without_user(name), shown);
-        if value.trim().is_empty() {
-            shown.push_str(value);
-            self.next = Next::Secret;
-        } else {
-            shown.push_str(HIDDEN);
-        }
+        (word, false)
     }
+}
+
+/// Where a secret begins that is given in one word with its option.
+fn attached(word: &str) -> Option<usize> {
+    let password = PASSWORDS.iter().find(|option| word.starts_with(*option));
+    let user = || {
+        let is_short = word.starts_with('-') && !word.starts_with("--");
+        let short = || word.find(SHORT_USERS).filter(|_| is_short).map(|at| at + 1);
+        let long = USERS.iter().find(|option| word.starts_with(*option));
+        let after = long.map(|option| option.len() + "=".len()).or_else(short)?;
+        word.get(after..)?.contains(':').then_some(after)
+    };
+    password.map(|option| option.len()).or_else(user)
 }
 
 /// Where the value of a secret that a word names begins.
@@ -113,29 +143,61 @@ fn is_secrets_name(name: &str) -> bool {
     NAMES.iter().any(|secret| name.contains(secret))
 }
 
-/// A word without the user of a URL.
+/// A user with a password, as in URLs. Either may have any character in it.
+fn user(word: &str) -> Option<Range<usize>> {
+    let end = word.rfind('@')?;
+    let user = word.get(..end).filter(|user| user.contains(':'))?;
+    Some(user.find("://").map_or(0, |at| at + "://".len())..end)
+}
+
 fn without_user(word: &str) -> String {
-    let user = word.split_once("://").and_then(|(scheme, rest)| {
-        let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        let (_, host) = host.rsplit_once('@')?;
-        Some(format!("{scheme}://{HIDDEN}@{host}{path}"))
-    });
-    user.unwrap_or_else(|| word.to_owned())
+    let mut word = word.to_owned();
+    if let Some(user) = user(&word) {
+        word.replace_range(user, HIDDEN);
+    }
+    word
 }
 
 /// Adds a text without its words that only machines write, such as access keys and UUIDs.
 fn without_machine_words(text: &str, shown: &mut String) {
-    let is_of_word = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '+');
-    for part in text.split_inclusive(|character| !is_of_word(character)) {
-        let word = part.trim_end_matches(|character| !is_of_word(character));
-        let has = |kind: fn(&u8) -> bool| word.as_bytes().iter().any(kind);
-        if word.len() >= LONG && has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic) {
+    let is_of_blob = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '+' | '/');
+    for part in text.split_inclusive(|character| !is_of_blob(character)) {
+        let blob = part.trim_end_matches(|character| !is_of_blob(character));
+        if is_blob(blob) {
             shown.push_str(HIDDEN);
-            shown.push_str(part.get(word.len()..).unwrap_or_default());
-        } else {
-            shown.push_str(part);
+            shown.push_str(part.get(blob.len()..).unwrap_or_default());
+            continue;
+        }
+        for part in part.split_inclusive('/') {
+            let word = part.trim_end_matches(|character| !is_of_blob(character) || character == '/');
+            let has = |kind: fn(&u8) -> bool| word.as_bytes().iter().any(kind);
+            if word.len() >= LONG && has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic) {
+                shown.push_str(HIDDEN);
+                shown.push_str(part.get(word.len()..).unwrap_or_default());
+            } else {
+                shown.push_str(part);
+            }
         }
     }
+}
+
+/// Whether it looks like base64: unlike in a path, its characters are of another kind than the one before all the time.
+fn is_blob(text: &str) -> bool {
+    let bytes = || text.bytes().filter(u8::is_ascii_alphanumeric);
+    let pairs = || bytes().zip(bytes().skip(1));
+    let humps = pairs().filter(|(one, next)| one.is_ascii_lowercase() && next.is_ascii_uppercase());
+    let (humps, numbers) = (
+        humps.count(),
+        pairs()
+            .filter(|(one, next)| one.is_ascii_digit() != next.is_ascii_digit())
+            .count(),
+    );
+    let is_often = |changes: usize, of: usize| changes > 0 && changes * of >= text.len();
+    text.len() >= LONG
+        && !text.contains(['-', '_'])
+        && is_often(humps, HUMPS)
+        && numbers > 0
+        && is_often(humps + numbers, CHANGES)
 }
 
 #[cfg(test)]
@@ -156,6 +218,25 @@ mod tests {
             &["curl", "-s", "http://169.254.169.254/latest/meta-data/iam/security"],
             &["sh", "-c", "exec nginx -g 'daemon off;' --port=80"],
             &["java", "-Xmx512m", "-jar", "/opt/app-1.2.3/lib/service.jar"],
+            &[
+                "/opt/MyApplication2/Releases/17/bin/server",
+                "-v",
+                "--config=/etc/MyApplication2/main.toml",
+            ],
+            &[
+                "agetty",
+                "--noclear",
+                "/run/systemd/getty@tty1.service",
+                "git@host:org/project",
+            ],
+            &[
+                "docker",
+                "run",
+                "-e",
+                "LEVEL=debug",
+                "--env=REGION=eu-west-1",
+                "registry:5000/image:1",
+            ],
         ] {
             assert_eq!(shown(arguments), arguments);
         }
@@ -176,7 +257,38 @@ mod tests {
                 &["curl", "-H", "Authorization: Bearer abc def", "u"],
                 &["curl", "-H", "Authorization: ***", "u"],
             ),
-            (&["curl", "-u", "me:hunter2"], &["curl", "-u", "***"]),
+            (&["curl", "-u", "me:hunter2", "u"], &["curl", "-u", "***", "u"]),
+            (&["curl", "-sSu", "me:hunter2"], &["curl", "-sSu", "***"]),
+            (&["curl", "-ume:hunter2"], &["curl", "-u***"]),
+            (&["curl", "-sUme:hunter2"], &["curl", "-sU***"]),
+            (&["curl", "--user=me:hunter2"], &["curl", "--user=***"]),
+            (
+                &["curl", "--proxy-user", "me:hunter2"],
+                &["curl", "--proxy-user", "***"],
+            ),
+            (&["curl", "--proxy-user=me:hunter2"], &["curl", "--proxy-user=***"]),
+            (
+                &["curl", "-HAuthorization:Bearer abc def", "u"],
+                &["curl", "-HAu***", "u"],
+            ),
+            (
+                &["curl", "--header=X-Api-Key: abc def", "u"],
+                &["curl", "--header=X-Api-Key: ***", "u"],
+            ),
+            (&["curl", "-H", "X: Bearer abc"], &["curl", "-H", "X: Bearer ***"]),
+            (&["curl", "--cookie", "sid=abc", "u"], &["curl", "--cookie", "***", "u"]),
+            (&["x", "--token=abc"], &["x", "--token=***"]),
+            (&["sqlcmd", "-P", "hunter2"], &["sqlcmd", "-P", "***"]),
+            (&["redis-cli", "AUTH", "hunter2"], &["redis-cli", "AUTH", "***"]),
+            (
+                &["docker", "-e", "DB_PASSWORD=abc"],
+                &["docker", "-e", "DB_PASSWORD=***"],
+            ),
+            (&["docker", "--env=MYSQL_PWD=abc"], &["docker", "--env=MYSQL_PWD=***"]),
+            (&["sh", "-c", "TOKEN='a b' x"], &["sh", "-c", "TOKEN=***"]),
+            (&["x", "postgres://me:hun/ter2@db/x"], &["x", "postgres://***@db/x"]),
+            (&["x", "amqp://a:b@one,amqp://a:b@two"], &["x", "amqp://***@two"]),
+            (&["rsync", "me:hunter2@host"], &["rsync", "***@host"]),
             (&["curl", "http://me:hunter2@host/x"], &["curl", "http://***@host/x"]),
             (
                 &["curl", "http://host/?a=b&token=abc"],
@@ -201,7 +313,14 @@ mod tests {
                 "http://169.254.170.2/v1/credentials?id=***",
             ),
             ("x/d8f91d60-f0c6-4160-b32b-3f61089b625a/y", "x/***/y"),
+            (
+                "/var/lib/docker/overlay2/0f1e2d3c4b5a69788796a5b4c3d2e1f0/Merged",
+                "/var/lib/docker/overlay2/***/Merged",
+            ),
             ("AKIAIOSFODNN7EXAMPLE", "***"),
+            ("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "***"),
+            ("x=Zm9v/YmFy+IGJhei/BxdXV4MQ==", "x=***=="),
+            ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTYifQ.x", "***.***.x"),
         ] {
             assert_eq!(shown(&[argument]), [expected]);
         }
@@ -215,6 +334,11 @@ mod tests {
                 vec!["--password".to_owned(), secret.clone()],
                 vec![format!("{text} PASSWORD={secret}")],
                 vec![format!("X-Auth-Token: {secret} {text}")],
+                vec![format!("-HAuthorization:Bearer {secret}"), text.clone()],
+                vec![format!("-ume:{secret}")],
+                vec![format!("--user=me:{secret}")],
+                vec![format!("-p{secret}")],
+                vec![format!("scheme://me:{secret}@host/")],
             ];
             for way in ways {
                 let arguments: Vec<_> = way.iter().map(String::as_str).collect();
