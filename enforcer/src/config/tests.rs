@@ -1,12 +1,18 @@
 //! What a configuration means, and what is said about a wrong one.
 
-use std::{ffi::OsString, fs, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    fs,
+    path::PathBuf,
+};
 
 use enforcer_common::address::protocols;
 
 use super::{
     AuditOutput, CgroupPattern, Config, Upstream, UpstreamMode,
     load::{ConfigError, Flags, Variables, load},
+    raw::Raw,
 };
 use crate::bpf::Mode;
 
@@ -169,6 +175,54 @@ fn the_full_example_is_valid_and_says_the_defaults() {
     );
     assert_eq!(example.sources.oci, default.sources.oci);
     assert!(!example.tasks.is_empty() && !example.cgroups.exceptions.is_empty());
+}
+
+#[test]
+fn the_full_example_has_every_key() {
+    let is_key = |key: &str| key.chars().all(|character| matches!(character, 'a'..='z' | '-'));
+    // What has no default is commented out.
+    let uncommented = |line: &'static str| {
+        let key = line
+            .strip_prefix("# ")
+            .filter(|line| line.split_once(" = ").is_some_and(|(key, _)| is_key(key)));
+        key.unwrap_or(line)
+    };
+    let example: Vec<_> = include_str!("../../dist/enforcer.toml")
+        .lines()
+        .map(uncommented)
+        .collect();
+    let mut said = BTreeMap::new();
+    tables(&toml::from_str(&example.join("\n")).unwrap(), "", &mut said);
+    for (table, said) in said {
+        let unknown = [
+            format!("{table}x = 1"),
+            format!("{} = [{{ x = 1 }}]", table.trim_end_matches('.')),
+        ];
+        let refused = unknown.iter().filter_map(|text| toml::from_str::<Raw>(text).err());
+        let mut refused = refused.map(|error| error.message().to_owned());
+        let Some(keys) = refused.find_map(|text| Some(text.split_once("unknown field `x`, expected ")?.1.to_owned()))
+        else {
+            assert_eq!(table, "protect.", "it has names of its own");
+            continue;
+        };
+        for key in keys.split('`').skip(1).step_by(2) {
+            assert!(said.contains(key), "{table}{key}");
+        }
+    }
+}
+
+/// Every table of a document with its keys; those of one kind as one.
+fn tables(value: &toml::Value, path: &str, found: &mut BTreeMap<String, BTreeSet<String>>) {
+    if let Some(table) = value.as_table() {
+        found.entry(path.to_owned()).or_default().extend(table.keys().cloned());
+        for (key, value) in table {
+            let name = if path == "protect." { "imds" } else { key };
+            tables(value, &format!("{path}{name}."), found);
+        }
+    }
+    for value in value.as_array().into_iter().flatten() {
+        tables(value, path, found);
+    }
 }
 
 #[test]
