@@ -158,13 +158,15 @@ pub struct Registrations {
     /// How long a command waits for what sources know of containers.
     wait: Duration,
     path: PathBuf,
-    journal: Journal,
+    /// The file of this process; none before there is something to write, or after that has failed.
+    journal: Option<Journal>,
 }
 
 // === impl Registrations ===
 
 impl Registrations {
-    /// Registers again what is kept in a file and whose cgroups still exist.
+    /// Registers again what is kept in a file and whose cgroups still exist. The file is only read: another enforcer may
+    /// be appending to it, and a full disk is no reason not to start.
     pub fn open(
         path: &Path,
         registry: Arc<Registry>,
@@ -186,14 +188,13 @@ impl Registrations {
                 registry.remove(SourceKind::Registration, &task);
             }
         }
-        let journal = write(path, &registry)?;
         Ok(Self {
             registry,
             paths: Arc::new(paths),
             sources,
             wait,
             path: path.to_owned(),
-            journal,
+            journal: None,
         })
     }
 
@@ -226,9 +227,10 @@ impl Registrations {
         if before.as_deref() == Some(&entry) {
             return Ok(credential);
         }
+        let said = self.said(&entry.id);
         self.register(&entry)?;
-        if let Err(error) = self.journal.add(&entry) {
-            self.undo(&entry, before.as_deref());
+        if let Err(error) = self.keep(|journal| journal.add(&entry)) {
+            self.undo(&entry, said);
             return Err(error);
         }
         Ok(credential)
@@ -240,7 +242,7 @@ impl Registrations {
         if self.registered(task).is_none() {
             return Err(RegistrationError::NotRegistered { task: task.to_owned() });
         }
-        self.journal.remove(task)?;
+        self.keep(|journal| journal.remove(task))?;
         self.registry.remove(SourceKind::Registration, task);
         Ok(())
     }
@@ -253,17 +255,40 @@ impl Registrations {
                 self.forget(entry);
             }
         }
-        if self.journal.is_stale(registered.len()) {
-            self.journal = write(&self.path, &self.registry)?;
+        if let Some(journal) = &self.journal
+            && journal.is_stale(registered.len())
+        {
+            self.journal = Some(write(&self.path, &self.registry)?);
         }
         Ok(())
     }
 
     /// What is registered for a task.
     fn registered(&self, task: &str) -> Option<Arc<Entry>> {
+        let (entry, is_over) = self.said(task)?;
+        (!is_over).then_some(entry)
+    }
+
+    /// The same, also if it was taken back, which is told besides.
+    fn said(&self, task: &str) -> Option<(Arc<Entry>, bool)> {
         let tasks = self.registry.read();
         let said = tasks.said_of(SourceKind::Registration, task)?;
-        (!said.is_over).then(|| Arc::clone(said.entry))
+        Some((Arc::clone(said.entry), said.is_over))
+    }
+
+    /// Writes to the file that the next enforcer reads: a new one, unless this process has made it. After a failure nobody
+    /// knows what it ends with, so that it is written anew as well.
+    fn keep(
+        &mut self,
+        change: impl FnOnce(&mut Journal) -> Result<(), RegistrationError>,
+    ) -> Result<(), RegistrationError> {
+        let mut journal = match self.journal.take() {
+            Some(journal) if journal.is_in_place() => journal,
+            Some(_) | None => write(&self.path, &self.registry)?,
+        };
+        change(&mut journal)?;
+        self.journal = Some(journal);
+        Ok(())
     }
 
     /// The cgroups that somebody named, and those of the containers.
@@ -376,10 +401,15 @@ impl Registrations {
     }
 
     /// Has the registry say what it said before a registration that cannot be kept.
-    fn undo(&self, entry: &Entry, before: Option<&Entry>) {
-        self.registry.remove(SourceKind::Registration, &entry.id);
-        if let Some(Err(error)) = before.map(|before| self.registry.register(before.clone())) {
+    fn undo(&self, entry: &Entry, before: Option<(Arc<Entry>, bool)>) {
+        self.registry.forget(SourceKind::Registration, &entry.id);
+        let Some((before, is_over)) = before else {
+            return;
+        };
+        if let Err(error) = self.registry.register(Entry::clone(&before)) {
             warn!(task = entry.task.as_str(), %error, "a registration is lost");
+        } else if is_over {
+            self.registry.remove(SourceKind::Registration, &before.id);
         }
     }
 

@@ -90,6 +90,11 @@ impl Registry {
         self.change(|tasks| tasks.remove(source, id))
     }
 
+    /// Forgets what a source said of a container, as if it had never been said.
+    pub fn forget(&self, source: SourceKind, id: &str) {
+        self.change(|tasks| tasks.forget(source, id));
+    }
+
     /// Takes in what a source says of several containers at once: nobody sees a part of it.
     pub fn put_all(&self, source: SourceKind, entries: Vec<Entry>) {
         let outcomes = self.change(|tasks| entries.into_iter().map(|entry| put(tasks, source, entry)).collect());

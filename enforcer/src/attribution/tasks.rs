@@ -177,6 +177,12 @@ impl Tasks {
         true
     }
 
+    /// Forgets what a source said of a container, as if it had never been said: its credential IDs are free at once.
+    pub fn forget(&mut self, source: SourceKind, id: &str) {
+        self.changes += 1;
+        self.erase(source, id);
+    }
+
     /// Takes back everything a source said that is not of these containers.
     pub fn retain(&mut self, source: SourceKind, keep: impl Fn(&str) -> bool) {
         let ids = self.of(source).map(|entry| &entry.id);

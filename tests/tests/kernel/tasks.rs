@@ -117,6 +117,39 @@ fn a_registration_outlives_the_enforcer_however_that_ends() {
 }
 
 #[test]
+fn a_second_enforcer_that_has_to_give_up_takes_no_registration_with_it() {
+    let (mut scene, cgroup) = scene();
+    let engine = scene.root().join("engine");
+    register(&mut scene, "earlier", &engine);
+    let reason = refused(&mut scene, &["run"]);
+    assert!(reason.contains("another enforcer is running"), "{reason}");
+    let uri = register(&mut scene, "registered", &cgroup);
+    scene.enforcer().restart().unwrap();
+    assert_eq!(process(&scene, &cgroup).get(&uri).unwrap().status, 200);
+}
+
+#[test]
+fn a_full_disk_keeps_tasks_from_being_registered_and_not_the_enforcer_from_starting() {
+    let (mut scene, cgroup) = scene();
+    let shell = |script: &str| {
+        let done = scene.host_command("sh").args(["-c", script]).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    shell("cd /var/lib/enforcer && mount -t tmpfs -o size=16k small . && cp audit.key \"$PWD\"");
+    shell("! cat /dev/zero > /var/lib/enforcer/fill");
+    scene.enforcer().restart().unwrap();
+    let path = relative(&cgroup);
+    let add = ["task", "add", "registered", "--cgroup", &path, "--role-arn", ROLE];
+    assert!(refused(&mut scene, &add).contains("cannot write"));
+    assert!(!told(&mut scene, &["task", "list"]).contains("registered"));
+    let filled = scene.host_command("rm").arg("/var/lib/enforcer/fill").status().unwrap();
+    assert!(filled.success());
+    let uri = told(&mut scene, &add);
+    scene.enforcer().restart().unwrap();
+    assert_eq!(process(&scene, &cgroup).get(uri.trim()).unwrap().status, 200);
+}
+
+#[test]
 fn what_comes_to_the_path_of_a_registered_cgroup_is_not_it() {
     let (mut scene, cgroup) = scene();
     let uri = register(&mut scene, "registered", &cgroup);
@@ -244,5 +277,11 @@ fn what_would_be_decided_is_explained_and_nothing_is_recorded() {
     );
     assert!(refused(&mut scene, &["explain", "--cgroup", "/nowhere"]).contains("there is no cgroup"));
     assert_eq!(run(&mut scene, &["explain"]).status.code(), Some(2));
+    // The feed is written one after the other: what was to come before this is there now.
+    told(&mut scene, &["task", "remove", "registered"]);
+    scene
+        .audit()
+        .wait_for(|record| record.is_control("task-remove"))
+        .unwrap();
     assert!(!scene.audit().text().contains(r#""source":"endpoint""#));
 }

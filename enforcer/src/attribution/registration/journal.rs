@@ -8,7 +8,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -135,6 +135,26 @@ impl Journal {
         self.lines > 2 * needed + STALE_LINES
     }
 
+    /// One whose disk is full.
+    #[cfg(test)]
+    pub(super) fn full() -> Self {
+        let path = PathBuf::from("/dev/full");
+        let file = OpenOptions::new().append(true).open(&path).unwrap();
+        Self {
+            path,
+            file,
+            length: 0,
+            lines: 0,
+        }
+    }
+
+    /// Whether its path still leads to it: what is appended to a file without a name is read by nobody.
+    pub(super) fn is_in_place(&self) -> bool {
+        let id = |file: fs::Metadata| (file.dev(), file.ino());
+        let (file, path) = (self.file.metadata(), fs::metadata(&self.path));
+        file.is_ok_and(|file| path.is_ok_and(|path| id(path) == id(file)))
+    }
+
     /// The whole line or nothing: what is written in part is taken back.
     fn append(&mut self, line: &Line) -> Result<(), RegistrationError> {
         let bytes = render(line).map_err(failed("write", &self.path))?;
@@ -186,9 +206,12 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
         .create_new(true)
         .mode(0o600)
         .open(&partial)?;
-    file.write_all(bytes)?;
-    fs::rename(&partial, path)?;
-    Ok(file)
+    let placed = file.write_all(bytes).and_then(|()| fs::rename(&partial, path));
+    if placed.is_err() {
+        // The file system may be full of it.
+        fs::remove_file(&partial)?;
+    }
+    placed.map(|()| file)
 }
 
 fn failed(operation: &'static str, path: &Path) -> impl Fn(io::Error) -> RegistrationError {

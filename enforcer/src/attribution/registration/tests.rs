@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use super::{
     super::tests::{Tree, entry},
     RegistrationError, Registrations, Wanted,
+    journal::Journal,
 };
 use crate::{
     attribution::{Cgroup, Docker, DockerConfig, Holder, Registry, Source, SourceKind},
@@ -292,6 +293,62 @@ async fn registrations_outlive_the_process() {
         (world.owner("/batch").unwrap(), world.has(&id())),
         ("batch".into(), "batch".into())
     );
+}
+
+#[tokio::test]
+async fn who_only_reads_the_file_takes_nothing_from_who_writes_it() {
+    let mut world = World::new();
+    world.add(with_id("web", &["/web"])).await.unwrap();
+    drop(open(&world.directory, &Arc::default(), &world.tree).unwrap());
+    world.add(with_role("batch", &["/batch"])).await.unwrap();
+    let world = world.again();
+    assert_eq!(world.owner("/batch").unwrap(), "batch");
+}
+
+#[tokio::test]
+async fn a_file_that_was_replaced_is_written_anew() {
+    let mut world = World::new();
+    world.add(with_id("web", &["/web"])).await.unwrap();
+    fs::remove_file(world.file()).unwrap();
+    world.add(with_role("batch", &["/batch"])).await.unwrap();
+    let world = world.again();
+    assert_eq!(
+        (world.owner("/web").unwrap(), world.owner("/batch").unwrap()),
+        ("web".into(), "batch".into())
+    );
+}
+
+#[tokio::test]
+async fn what_cannot_be_kept_leaves_nothing_behind() {
+    let mut world = World::new();
+    world.registrations.journal = Some(Journal::full());
+    assert!(world.refused(with_id("web", &["/web"])).await.contains("cannot "));
+    assert_eq!((world.owner("/web"), world.has(&id())), (None, "Nobody".to_owned()));
+    world.add(with_id("batch", &["/batch"])).await.unwrap();
+    // What was there before is there again, also if it was taken back.
+    for is_over in [false, true] {
+        world.registrations.journal = Some(Journal::full());
+        assert!(world.registrations.remove("batch").is_err());
+        let more = with_role("batch", &["/web-2"]);
+        world.registrations.journal = Some(Journal::full());
+        world.refused(more).await;
+        assert_eq!((world.owner("/web-2"), world.has(&id())), (None, "batch".to_owned()));
+        assert_eq!(world.owner("/batch").is_none(), is_over);
+        if !is_over {
+            world.registrations.remove("batch").unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn where_nothing_can_be_written_one_starts_and_registers_nothing() {
+    let mut world = World::new();
+    let directory = world.file().parent().unwrap().to_owned();
+    fs::write(&directory, "no directory").unwrap();
+    assert!(world.refused(with_id("web", &["/web"])).await.contains("cannot write"));
+    fs::remove_file(&directory).unwrap();
+    world.add(with_id("web", &["/web"])).await.unwrap();
+    assert_eq!(world.again().owner("/web").unwrap(), "web");
 }
 
 #[tokio::test]
