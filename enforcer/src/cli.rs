@@ -100,8 +100,40 @@ impl Cli {
     }
 }
 
+/// A text of somebody else's, such as the name of a cgroup, on one line and without what a terminal would obey.
+fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            // They do no harm, and names of systemd's have many of them.
+            '"' | '\'' | '\\' => printable.push(character),
+            other => printable.extend(other.escape_debug()),
+        }
+    }
+    printable
+}
+
 /// Prints for programs.
 fn print_json(output: &mut impl Write, what: &(impl Serialize + ?Sized)) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut *output, what)?;
     writeln!(output)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn a_name_cannot_command_the_terminal_or_pass_for_another_line() {
+        for (name, shown) in [
+            (r"/system.slice/a\x2db.service", r"/system.slice/a\x2db.service"),
+            ("/ü", "/ü"),
+            ("a\nhealthy", r"a\nhealthy"),
+            ("\u{1b}]0;title\u{7}", r"\u{1b}]0;title\u{7}"),
+            ("\u{9b}2J\u{7f}", r"\u{9b}2J\u{7f}"),
+            ("\u{202e}gpj", r"\u{202e}gpj"),
+        ] {
+            assert_eq!(printable(name), shown);
+        }
+    }
 }

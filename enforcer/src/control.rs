@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 pub use self::{
     client::{ask, take_over},
     process::Process,
-    server::Server,
+    server::{MAX_COMMAND, Server},
 };
 use crate::bpf::Mode;
 

@@ -28,6 +28,9 @@ use crate::{
     upstream::Upstream,
 };
 
+/// How many cgroups of unknown containers a report names.
+const MAX_UNCLAIMED: usize = 32;
+
 /// Why the configuration was not taken over.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReloadError {
@@ -184,10 +187,11 @@ impl Controller {
         drop(tasks);
         let root = config.cgroups.root.as_deref().unwrap_or_else(|| self.cgroups.mount());
         let below = self.cgroups.below(root);
+        let unclaimed = self.attributor.borrow().unclaimed(below.into_iter());
         Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            mode: config.mode,
+            mode: config.mode.name().to_owned(),
             listening: [config.endpoint.steer_port, config.endpoint.packet_steer_port]
                 .map(|port| SocketAddrV4::new(config.endpoint.address, port))
                 .to_vec(),
@@ -207,7 +211,10 @@ impl Controller {
                 .collect(),
             tasks: names.len(),
             conflicts,
-            unclaimed: self.attributor.borrow().unclaimed(below.into_iter()),
+            unclaimed: unclaimed.len(),
+            unclaimed_first: (unclaimed.iter().take(MAX_UNCLAIMED))
+                .map(|path| path.to_string_lossy().into_owned())
+                .collect(),
             cgroups: self.classes.classified(),
             audit: self.recorder.totals(),
         }

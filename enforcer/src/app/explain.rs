@@ -69,7 +69,7 @@ impl Controller {
                 let (verdict, reason) = verdict.names();
                 Decided::new(verdict, reason)
             }),
-            cgroup,
+            cgroup: cgroup.to_string_lossy().into_owned(),
             cgroup_id: id,
         })
     }

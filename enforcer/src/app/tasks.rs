@@ -190,7 +190,7 @@ fn statement(said: &Said<'_>) -> Statement {
         cgroups: entry
             .cgroups
             .iter()
-            .map(|cgroup| (cgroup.path.to_path_buf(), cgroup.id))
+            .map(|cgroup| (cgroup.path.to_string_lossy().into_owned(), cgroup.id))
             .collect(),
         created: entry.created,
         role_arn: entry.role_arn.as_deref().map(str::to_owned),

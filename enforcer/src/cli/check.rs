@@ -5,7 +5,7 @@ use std::{
     process::ExitCode,
 };
 
-use super::{Format, print_json};
+use super::{Format, print_json, printable};
 use crate::{
     app::preflight::{Finding, Problem, State, check, finding},
     config::load::{Flags, environment, load},
@@ -60,9 +60,9 @@ fn print(output: &mut impl Write, findings: &[Finding]) -> io::Result<()> {
             State::Warn => "warn",
             State::Fail => "FAIL",
         };
-        writeln!(output, "{mark}  {name:<18} {means}")?;
+        writeln!(output, "{mark}  {name:<18} {}", printable(means))?;
         if let Some(advice) = advice {
-            writeln!(output, "      {:<18} -> {advice}", "")?;
+            writeln!(output, "      {:<18} -> {}", "", printable(advice))?;
         }
     }
     Ok(())

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::anyhow;
 
-use super::{Format, print_json};
+use super::{Format, print_json, printable};
 use crate::{
     config::load::{Flags, environment, load},
     control::{
@@ -85,11 +85,16 @@ fn print(output: &mut impl Write, explanation: &Explanation) -> io::Result<()> {
     writeln!(
         output,
         "cgroup      {} (ID {cgroup_id}): {class}{observed}",
-        cgroup.display()
+        printable(cgroup)
     )?;
     let sources: Vec<_> = known_from.iter().map(|source| source.name()).collect();
     match task {
-        Some(task) => writeln!(output, "task        {task}, known from {}", sources.join(" and "))?,
+        Some(task) => writeln!(
+            output,
+            "task        {}, known from {}",
+            printable(task),
+            sources.join(" and ")
+        )?,
         None => writeln!(output, "task        none that any source knows")?,
     }
     if let Some(consumer) = consumer {

@@ -9,7 +9,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{Format, print_json};
+use super::{Format, print_json, printable};
 use crate::{
     attribution::{SourceState, SourceStatus},
     bpf::{self, AttachedTo, HookStatus, Kernel, Mode, Pinned},
@@ -103,7 +103,7 @@ impl Whole {
     fn print(&self, output: &mut impl Write) -> io::Result<()> {
         writeln!(output, "{}", if self.healthy { "healthy" } else { "NOT healthy" })?;
         for problem in &self.problems {
-            writeln!(output, "  {problem}")?;
+            writeln!(output, "  {}", printable(problem))?;
         }
         if let Some(service) = &self.service {
             print_service(output, service)?;
@@ -158,13 +158,13 @@ fn print_service(output: &mut impl Write, service: &Report) -> io::Result<()> {
         tasks,
         conflicts,
         unclaimed,
+        unclaimed_first,
         cgroups,
         audit,
     } = service;
     writeln!(
         output,
-        "  service            {version}, pid {pid}, mode {}, upstream {upstream}",
-        mode.name()
+        "  service            {version}, pid {pid}, mode {mode}, upstream {upstream}"
     )?;
     let listening: Vec<_> = listening.iter().map(ToString::to_string).collect();
     for (name, list) in [
@@ -197,13 +197,13 @@ fn print_service(output: &mut impl Write, service: &Report) -> io::Result<()> {
             writeln!(output, "    {line}")?;
         }
     }
-    if !unclaimed.is_empty() {
+    if *unclaimed > 0 {
         writeln!(
             output,
-            "  guarded, and without credentials because no source knows them:"
+            "  guarded, and without credentials because no source knows them: {unclaimed}"
         )?;
-        for cgroup in unclaimed {
-            writeln!(output, "    {}", cgroup.display())?;
+        for cgroup in unclaimed_first {
+            writeln!(output, "    {}", printable(cgroup))?;
         }
     }
     Ok(())
@@ -215,7 +215,10 @@ fn state(source: &SourceStatus) -> String {
         SourceState::Ready => format!("ready, {containers} containers"),
         SourceState::Absent => "not on this host".to_owned(),
         SourceState::Retrying { since, error } => {
-            format!("no answer since {since:.0}, {containers} containers known before: {error}")
+            format!(
+                "no answer since {since:.0}, {containers} containers known before: {}",
+                printable(error)
+            )
         }
     }
 }
@@ -227,7 +230,7 @@ fn passed_over(source: &SourceStatus) -> impl Iterator<Item = String> {
     let reasons = source.passed_over.iter().take(REASONS);
     first
         .into_iter()
-        .chain(reasons.map(|reason| format!("  {}", reason.escape_debug())))
+        .chain(reasons.map(|reason| format!("  {}", printable(reason))))
 }
 
 #[cfg(test)]

@@ -11,17 +11,17 @@ use anyhow::anyhow;
 use clap::Subcommand;
 use serde::de::DeserializeOwned;
 
-use super::{Format, print_json};
+use super::{Format, print_json, printable};
 use crate::{
     config::load::{Flags, environment, load},
     control::{
-        Command, ask,
+        Command, MAX_COMMAND, ask,
         task::{Added, Details, Holder, NewTask, Secret, Statement, Summary},
     },
 };
 
-/// How many tasks are registered with one command to the enforcer.
-const AT_ONCE: usize = 1000;
+/// How many bytes of tasks are registered with one command to the enforcer; the rest is for what is around them.
+const AT_ONCE: usize = MAX_COMMAND - 1024;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Task {
@@ -147,8 +147,7 @@ impl Add {
         };
         let is_one = self.from.is_none();
         let mut added: Vec<Added> = Vec::with_capacity(tasks.len());
-        for tasks in tasks.chunks(AT_ONCE) {
-            let tasks = tasks.to_vec();
+        for tasks in chunks(tasks, AT_ONCE)? {
             let mut told: Vec<Added> = self.common.told(&Command::TaskAdd { tasks })?;
             added.append(&mut told);
         }
@@ -202,6 +201,23 @@ fn read(from: &Path) -> anyhow::Result<Vec<NewTask>> {
     tasks.map_err(|error| anyhow!("{name} is no list of tasks: {error}"))
 }
 
+/// Tasks in commands of a length that the enforcer takes. A task that is longer by itself is refused there.
+fn chunks(tasks: Vec<NewTask>, length: usize) -> Result<Vec<Vec<NewTask>>, serde_json::Error> {
+    let mut chunks = Vec::new();
+    let (mut chunk, mut left) = (Vec::new(), length);
+    for task in tasks {
+        let needed = serde_json::to_vec(&task)?.len() + ",".len();
+        if needed > left && !chunk.is_empty() {
+            chunks.push(std::mem::take(&mut chunk));
+            left = length;
+        }
+        left = left.saturating_sub(needed);
+        chunk.push(task);
+    }
+    chunks.extend((!chunk.is_empty()).then_some(chunk));
+    Ok(chunks)
+}
+
 fn print_added(output: &mut dyn Write, added: &[Added], is_one: bool) -> io::Result<()> {
     for added in added {
         match &added.relative_uri {
@@ -230,30 +246,34 @@ fn print_list(output: &mut dyn Write, tasks: &[Summary]) -> io::Result<()> {
         writeln!(
             output,
             "{:<40} {:<20} {:>10} {:>8}  {claims:<20} {}",
-            task.task,
+            printable(&task.task),
             sources.join(","),
             task.containers,
             task.cgroups,
-            task.role_arn.as_deref().unwrap_or("-")
+            printable(task.role_arn.as_deref().unwrap_or("-"))
         )?;
     }
     Ok(())
 }
 
 fn print_details(output: &mut dyn Write, details: &Details) -> io::Result<()> {
-    writeln!(output, "{}", details.task)?;
+    writeln!(output, "{}", printable(&details.task))?;
     for said in &details.said {
         print_statement(output, &details.task, said)?;
     }
     for claim in &details.claims {
         let whose = match &claim.holder {
             Holder::Own => "its own".to_owned(),
-            Holder::Task(other) => format!("REFUSED: it is that of {other}"),
+            Holder::Task(other) => format!("REFUSED: it is that of {}", printable(other)),
             Holder::Execution => "REFUSED: it is an execution role's".to_owned(),
         };
         writeln!(output, "  credential #{}: {whose}", claim.credential)?;
         if !claim.refused.is_empty() {
-            writeln!(output, "    also claimed, and refused, by {}", claim.refused.join(", "))?;
+            writeln!(
+                output,
+                "    also claimed, and refused, by {}",
+                printable(&claim.refused.join(", "))
+            )?;
         }
     }
     Ok(())
@@ -264,28 +284,53 @@ fn print_statement(output: &mut dyn Write, task: &str, said: &Statement) -> io::
     writeln!(
         output,
         "  {} says of {}{leaving}, since {}:",
-        said.source, said.id, said.created
+        said.source,
+        printable(&said.id),
+        said.created
     )?;
     if said.named != task {
         writeln!(
             output,
             "    task {}, which something more reliable overrules",
-            said.named
+            printable(&said.named)
         )?;
     }
     for (path, id) in &said.cgroups {
         let id = id.map_or_else(String::new, |id| format!(" (only the one with ID {id})"));
-        writeln!(output, "    cgroup {}{id}", path.display())?;
+        writeln!(output, "    cgroup {}{id}", printable(path))?;
     }
     if let Some(role_arn) = &said.role_arn {
-        writeln!(output, "    role {role_arn}")?;
+        writeln!(output, "    role {}", printable(role_arn))?;
     }
     for (fact, value) in &said.facts {
-        writeln!(output, "    {fact} {value}")?;
+        writeln!(output, "    {fact} {}", printable(value))?;
     }
     writeln!(
         output,
         "    {} credential IDs, {} of execution roles",
         said.credential_ids, said.execution_ids
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{AT_ONCE, Command, MAX_COMMAND, NewTask, chunks};
+
+    #[test]
+    fn no_command_is_longer_than_the_enforcer_takes() {
+        let task = |number: usize| NewTask {
+            task: format!("{number}"),
+            cgroups: vec!["/x".repeat(number).into()],
+            ..NewTask::default()
+        };
+        let tasks: Vec<_> = (0..2000).map(task).collect();
+        let chunks = chunks(tasks.clone(), AT_ONCE).unwrap();
+        assert!(chunks.len() > 1);
+        for tasks in &chunks {
+            let command = Command::TaskAdd { tasks: tasks.clone() };
+            let length = serde_json::to_vec(&command).unwrap().len() + "\n".len();
+            assert!(length <= MAX_COMMAND, "{length}");
+        }
+        assert_eq!(chunks.concat(), tasks);
+    }
 }

@@ -32,7 +32,7 @@ pub enum Who {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
     /// The cgroup it is about.
-    pub cgroup: PathBuf,
+    pub cgroup: String,
     /// The cgroup's ID.
     pub cgroup_id: u64,
     /// Whether it is guarded; otherwise it is a trusted host service's.

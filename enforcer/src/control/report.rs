@@ -1,11 +1,10 @@
 //! What the running enforcer tells about itself.
 
-use std::{net::SocketAddrV4, path::PathBuf};
+use std::net::SocketAddrV4;
 
 use serde::{Deserialize, Serialize};
 
-use super::task::SourceStatus;
-use crate::{audit::Totals, bpf::Mode, host::classes::Classified};
+use crate::{attribution::SourceStatus, audit::Totals, host::classes::Classified};
 
 /// How it goes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -15,7 +14,7 @@ pub struct Report {
     /// Its process ID.
     pub pid: u32,
     /// What is done about what is refused.
-    pub mode: Mode,
+    pub mode: String,
     /// Where it listens for connections that were steered to it.
     pub listening: Vec<SocketAddrV4>,
     /// Who holds the credentials.
@@ -36,8 +35,10 @@ pub struct Report {
     pub tasks: usize,
     /// How many claims of credential IDs are not granted.
     pub conflicts: usize,
-    /// Cgroups that look like containers and that no source knows: they are guarded, and get no credentials.
-    pub unclaimed: Vec<PathBuf>,
+    /// How many cgroups look like containers and no source knows them: they are guarded, and get no credentials.
+    pub unclaimed: usize,
+    /// The first of them. Who may make cgroups may make many.
+    pub unclaimed_first: Vec<String>,
     /// The cgroups there are that something is said about.
     pub cgroups: Vec<Classified>,
     /// What became of the audit records.

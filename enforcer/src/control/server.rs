@@ -36,8 +36,8 @@ const MAX_CONNECTIONS: usize = 16;
 /// How long a line may take to come, or to be taken.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The longest command: some thousand tasks to be registered.
-const MAX_COMMAND: u64 = 1024 * 1024;
+/// The longest command, with the end of its line: some thousand tasks to be registered.
+pub const MAX_COMMAND: usize = 1024 * 1024;
 
 /// How long to wait after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -194,7 +194,7 @@ async fn answer(stream: &mut BufReader<UnixStream>, answer: &Answer, descriptors
 /// One line; empty at the end. A longer one than any command ends the connection.
 async fn read_line(stream: &mut BufReader<UnixStream>) -> io::Result<String> {
     let mut line = String::new();
-    let mut limited = stream.take(MAX_COMMAND);
+    let mut limited = stream.take(MAX_COMMAND as u64);
     limited.read_line(&mut line).await?;
     if !line.is_empty() && !line.ends_with('\n') {
         return Err(io::ErrorKind::InvalidData.into());

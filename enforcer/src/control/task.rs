@@ -6,7 +6,6 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
 use crate::attribution::SourceKind;
-pub use crate::attribution::SourceStatus;
 
 /// A task to be registered, or more of one that is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,7 +86,7 @@ pub struct Statement {
     /// The task it names; another one than the task's if that is stated by somebody more reliable.
     pub named: String,
     /// Its cgroups, and their IDs where only those are meant.
-    pub cgroups: Vec<(PathBuf, Option<u64>)>,
+    pub cgroups: Vec<(String, Option<u64>)>,
     /// Since when there is such a container.
     pub created: Timestamp,
     /// Its role.

@@ -58,7 +58,7 @@ pub struct Classified {
     /// Its ID.
     pub id: u64,
     /// Its path relative to the mount, with a leading slash.
-    pub path: PathBuf,
+    pub path: String,
     /// Whether its processes are trusted host services.
     pub host: bool,
     /// Whether attempts of its processes are recorded only.
@@ -341,7 +341,7 @@ fn permits_something(treatment: Treatment) -> bool {
 fn classified(cgroups: BTreeMap<u64, (PathBuf, Treatment)>) -> Vec<Classified> {
     let classified = |(id, (path, treatment)): (u64, (PathBuf, Treatment))| Classified {
         id,
-        path,
+        path: path.to_string_lossy().into_owned(),
         host: treatment.class == CgroupClass::Host,
         observed: treatment.observed,
         exceptions: treatment.exceptions,

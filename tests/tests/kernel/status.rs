@@ -1,6 +1,6 @@
 //! `enforcer status`, with the service running and without.
 
-use std::path::Path;
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _, path::Path};
 
 use enforcer_tests::{cgroup, enter::Place, scene::Scene, topology::IMDS};
 use serde_json::Value;
@@ -66,13 +66,31 @@ fn a_container_that_no_source_knows_is_told() {
         cgroup::create(&parent.join(&name)).unwrap();
     }
     let (_, told) = status(&mut scene);
-    let mut unclaimed: Vec<_> = (told["service"]["unclaimed"].as_array().unwrap().iter())
+    assert_eq!(told["service"]["unclaimed"], 2);
+    let mut unclaimed: Vec<_> = (told["service"]["unclaimed_first"].as_array().unwrap().iter())
         .map(|cgroup| cgroup.as_str().unwrap().to_owned())
         .collect();
     unclaimed.sort();
     // Who is in a trusted service's cgroup is not trusted with it.
     let expected = ["root/engine", "root/host"].map(|parent| scene.name().join(parent).join(&name));
     assert_eq!(unclaimed, expected.map(|path| path.to_str().unwrap().to_owned()));
+}
+
+#[test]
+fn cgroups_of_any_name_and_number_can_be_told_and_command_no_terminal() {
+    let mut scene = scene();
+    let delegated = scene.root().join(OsStr::from_bytes(b"\xff\x1b]0;healthy\x07"));
+    for number in 0..40 {
+        cgroup::create(&delegated.join(format!("{number:064x}"))).unwrap();
+    }
+    let (is_healthy, told) = status(&mut scene);
+    assert!(is_healthy);
+    assert_eq!(told["service"]["unclaimed"], 40);
+    assert_eq!(told["service"]["unclaimed_first"].as_array().unwrap().len(), 32);
+    let text = scene.enforcer().run(["status"]).unwrap();
+    assert!(text.status.success() && !text.stdout.contains(&0x1b));
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.contains(r"\u{1b}]0;healthy\u{7}/"), "{text}");
 }
 
 #[test]

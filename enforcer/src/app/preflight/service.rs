@@ -28,7 +28,6 @@ pub(super) fn told(running: Option<&Report>) -> String {
     match running {
         Some(report) => {
             let Report { version, pid, mode, .. } = report;
-            let mode = mode.name();
             format!("enforcer {version} is running (pid {pid}, mode {mode}): `enforcer run --take-over` replaces it")
         }
         None => "no enforcer is running".to_owned(),
