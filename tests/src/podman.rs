@@ -50,17 +50,31 @@ impl Podman {
         Ok(podman)
     }
 
-    /// Runs a container, with further options of `podman run`. It is gone when the actor is dropped.
+    /// Runs a container, with further options of `podman run`. When the actor is dropped it ends, and is kept.
     pub fn run(&self, scene: &Scene, name: &str, options: &[&str]) -> Result<Actor> {
         let mut command = podman_command(scene);
         command
-            .args(["run", "--rm", "--interactive"])
+            .args(["run", "--interactive"])
             .args(["--network", "host", "--name", name, "--cgroup-parent"])
             .arg(&self.parent);
         for (from, to) in self.rootfs.mounts() {
             command.args(["--volume", &format!("{from}:{to}:ro")]);
         }
         command.args(options).args([image::NAME, "/lab", "actor"]);
+        Actor::from_command(command)
+    }
+
+    /// Stops a container.
+    pub fn stop(&self, scene: &Scene, name: &str, container: Actor) -> Result<()> {
+        run(podman_command(scene).args(["stop", "--time", "0", name]))?;
+        drop(container);
+        Ok(())
+    }
+
+    /// Starts a container that was stopped.
+    pub fn start_again(&self, scene: &Scene, name: &str) -> Result<Actor> {
+        let mut command = podman_command(scene);
+        command.args(["start", "--attach", "--interactive", name]);
         Actor::from_command(command)
     }
 }
