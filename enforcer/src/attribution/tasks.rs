@@ -7,6 +7,7 @@
 //! all say together. What a source takes back stays as long as its cgroups do, owning nothing but keeping its credential
 //! IDs from others.
 
+mod said;
 mod statements;
 
 use std::{
@@ -16,6 +17,7 @@ use std::{
     sync::Arc,
 };
 
+pub use self::said::Said;
 use self::statements::{Statement, Statements};
 use super::{
     claims::{Claims, Conflict, Holder, Standing, Use},
@@ -45,19 +47,6 @@ pub struct Owner {
     pub role_arn: Option<Arc<str>>,
     /// A credential ID its container was given. Whether that is its own, [`Claims`] tells.
     pub credential: Option<CredentialId>,
-}
-
-/// Something a source says of a container, and what follows from it.
-#[derive(Clone, Debug)]
-pub struct Said<'a> {
-    /// Who says it.
-    pub source: SourceKind,
-    /// What.
-    pub entry: &'a Arc<Entry>,
-    /// The task it belongs to after all that is said.
-    pub task: TaskName,
-    /// Whether it was taken back, and only its credential IDs are still kept from others.
-    pub is_over: bool,
 }
 
 /// Why a registration is refused.
@@ -192,18 +181,24 @@ impl Tasks {
         }
     }
 
-    /// Forgets what was taken back and whose cgroups are gone.
+    /// Forgets what was taken back about cgroups that are gone.
     pub fn sweep(&mut self, is_gone: impl Fn(&Cgroup) -> bool) {
         let leaving = std::mem::take(&mut self.leaving);
         for path in leaving {
             let over = self.statements.at(&path).iter();
             let over: Vec<_> = over.filter(|statement| statement.over.is_some()).cloned().collect();
             for Statement { source, entry, .. } in over {
-                if entry.cgroups.iter().all(&is_gone) {
-                    self.changes += 1;
-                    self.erase(source, &entry.id);
-                } else {
+                let mut there = entry.cgroups.iter().filter(|cgroup| cgroup.path == path);
+                if !there.all(&is_gone) {
                     self.leaving.insert(Arc::clone(&path));
+                    continue;
+                }
+                self.changes += 1;
+                self.change(&path, |statements| {
+                    statements.retain(|statement| !Arc::ptr_eq(&statement.entry, &entry));
+                });
+                if self.over(&entry).is_none() {
+                    self.erase(source, &entry.id);
                 }
             }
         }
@@ -253,99 +248,17 @@ impl Tasks {
         self.changes
     }
 
-    /// Everything that is said.
-    pub fn said(&self) -> impl Iterator<Item = Said<'_>> {
-        self.entries.keys().flat_map(|source| self.said_by(*source))
-    }
-
-    /// Everything that a source says.
-    pub fn said_by(&self, source: SourceKind) -> impl Iterator<Item = Said<'_>> {
-        self.of(source).map(move |entry| self.follows(source, entry))
-    }
-
-    /// What a source says of a container.
-    #[must_use]
-    pub fn said_of(&self, source: SourceKind, id: &str) -> Option<Said<'_>> {
-        let entry = self.entry(source, id)?;
-        Some(self.follows(source, entry))
-    }
-
-    /// Whether a source says something of a container, and has not taken it back.
-    #[must_use]
-    pub fn is_live(&self, source: SourceKind, id: &str) -> bool {
-        self.entry(source, id).is_some_and(|entry| self.over(entry).is_none())
-    }
-
-    /// Whether a source says something about a cgroup or one above it, and has not taken it back.
-    #[must_use]
-    pub fn is_said(&self, source: SourceKind, path: &Path) -> bool {
-        let mut statements = path.ancestors().flat_map(|path| self.statements.at(path));
-        statements.any(|statement| statement.source == source && statement.over.is_none())
-    }
-
-    /// The same, without what follows from it.
-    #[must_use]
-    pub fn entry(&self, source: SourceKind, id: &str) -> Option<&Arc<Entry>> {
-        self.entries.get(&source)?.get(id)
-    }
-
-    /// The same of all its containers.
-    pub fn of(&self, source: SourceKind) -> impl Iterator<Item = &Arc<Entry>> {
-        self.entries.get(&source).into_iter().flat_map(HashMap::values)
-    }
-
-    /// The cgroups of what was taken back.
-    #[must_use]
-    pub fn leaving(&self) -> Vec<Cgroup> {
-        let statements = self.leaving.iter().flat_map(|path| self.statements.at(path));
-        let over = statements.filter(|statement| statement.over.is_some());
-        over.flat_map(|statement| statement.entry.cgroups.iter().cloned())
-            .collect()
-    }
-
-    /// Of how many containers a source says something that it has not taken back.
-    #[must_use]
-    pub fn count(&self, source: SourceKind) -> usize {
-        let is_once = |path: &Path, entry: &Entry| entry.cgroups.first().is_some_and(|first| *first.path == *path);
-        let over = self.leaving.iter().flat_map(|path| {
-            let statements = self.statements.at(path).iter();
-            statements.filter(move |said| said.source == source && said.over.is_some() && is_once(path, &said.entry))
-        });
-        let all = self.entries.get(&source).map_or(0, HashMap::len);
-        all.saturating_sub(over.count())
-    }
-
-    /// Whether something is said about exactly this cgroup.
-    #[must_use]
-    pub fn knows(&self, path: &Path) -> bool {
-        !self.statements.at(path).is_empty()
-    }
-
-    fn follows<'a>(&self, source: SourceKind, entry: &'a Arc<Entry>) -> Said<'a> {
-        let over = self.over(entry);
-        let claimant = || self.statements.claimant(&entry.cgroups.first()?.path);
-        Said {
-            source,
-            entry,
-            task: over.or_else(claimant).unwrap_or(&entry.task).clone(),
-            is_over: over.is_some(),
-        }
-    }
-
-    /// For whom a container claims about which everything was taken back.
-    fn over(&self, entry: &Arc<Entry>) -> Option<&TaskName> {
-        let mut statements = self.statements.at(&entry.cgroups.first()?.path).iter();
-        let of_it = statements.find(|statement| Arc::ptr_eq(&statement.entry, entry));
-        of_it?.over.as_ref()
-    }
-
-    /// How many claims of a task to an ID are left to an entry that is to be registered.
+    /// How many claims of a task to an ID are left to an entry once it is registered.
     fn left(&self, entry: &Entry, id: &CredentialId, task: &TaskName) -> usize {
-        let there = entry.cgroups.iter().flat_map(|cgroup| self.statements.at(&cgroup.path));
-        let are_left = |said: &&Statement| {
-            said.source.is_explicit() && said.over.as_ref() == Some(task) && said.entry.credential_ids.contains(id)
-        };
-        there.filter(are_left).count()
+        let left = entry.cgroups.iter().flat_map(|cgroup| {
+            let there = self.statements.at(&cgroup.path);
+            let is_left = |said: &Statement| there.iter().any(|other| said.leaves(Use::Own, id, other));
+            there.iter().filter(move |said| {
+                let is_over = said.source.is_explicit() && said.over.as_ref() == Some(task);
+                is_over && said.entry.credential_ids.contains(id) && !is_left(said)
+            })
+        });
+        left.count()
     }
 
     /// Claims of the IDs an entry mentions that are not granted.

@@ -1,5 +1,7 @@
 //! Who owns what after which statements.
 
+mod any_order;
+
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -179,8 +181,15 @@ fn an_id_that_was_taken_back_elsewhere_too_is_not_anothers() {
     assert_eq!(taken.holder(), Some(&TaskName::new("web")));
     let mut shop = entry("/b", "shop", "id");
     shop.cgroups = web.cgroups;
-    tasks.register(shop).unwrap();
+    tasks.register(shop.clone()).unwrap();
     assert_eq!(holder(&tasks, "id"), "shop");
+    // One of them is gone, and the other is not.
+    tasks.sweep(|cgroup| *cgroup.path == *Path::new("/a"));
+    shop.cgroups = entry("/b", "", "").cgroups;
+    tasks.register(shop).unwrap();
+    assert_eq!((holder(&tasks, "id"), tasks.said().count()), ("shop".into(), 2));
+    tasks.sweep(|_| true);
+    assert_eq!(tasks.said().count(), 1);
 }
 
 #[test]
