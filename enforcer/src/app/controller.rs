@@ -31,6 +31,9 @@ use crate::{
 /// How many cgroups of unknown containers a report names.
 const MAX_UNCLAIMED: usize = 32;
 
+/// How many cgroups it names that something is said about. An answer has room for so many of the longest paths there are.
+const MAX_CLASSIFIED: usize = 1024;
+
 /// Why the configuration was not taken over.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReloadError {
@@ -188,6 +191,9 @@ impl Controller {
         let root = config.cgroups.root.as_deref().unwrap_or_else(|| self.cgroups.mount());
         let below = self.cgroups.below(root);
         let unclaimed = self.attributor.borrow().unclaimed(below.into_iter());
+        let mut cgroups = self.classes.classified();
+        let classified = cgroups.len();
+        cgroups.truncate(MAX_CLASSIFIED);
         Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -215,7 +221,8 @@ impl Controller {
             unclaimed_first: (unclaimed.iter().take(MAX_UNCLAIMED))
                 .map(|path| path.to_string_lossy().into_owned())
                 .collect(),
-            cgroups: self.classes.classified(),
+            classified,
+            cgroups,
             audit: self.recorder.totals(),
         }
     }

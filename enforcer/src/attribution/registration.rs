@@ -251,7 +251,7 @@ impl Registrations {
     pub fn take_back_gone(&mut self) -> Result<(), RegistrationError> {
         let registered: Vec<_> = of_registrations(&self.registry).collect();
         for (entry, is_over) in &registered {
-            if !is_over && self.is_gone(entry) {
+            if !is_over && self.has_ended(entry) {
                 self.forget(entry);
             }
         }
@@ -392,7 +392,7 @@ impl Registrations {
         };
         let holder = refused.holder().and_then(|holder| self.registered(holder.as_str()));
         match holder {
-            Some(holder) if self.is_gone(&holder) => {
+            Some(holder) if self.has_ended(&holder) => {
                 self.forget(&holder);
                 self.registry.register(entry.clone())
             }
@@ -413,7 +413,7 @@ impl Registrations {
         }
     }
 
-    fn is_gone(&self, entry: &Entry) -> bool {
+    fn has_ended(&self, entry: &Entry) -> bool {
         entry.cgroups.iter().all(|cgroup| is_gone(&*self.paths, cgroup))
     }
 

@@ -159,7 +159,8 @@ fn print_service(output: &mut impl Write, service: &Report) -> io::Result<()> {
         conflicts,
         unclaimed,
         unclaimed_first,
-        cgroups,
+        classified,
+        cgroups: _,
         audit,
     } = service;
     writeln!(
@@ -177,11 +178,7 @@ fn print_service(output: &mut impl Write, service: &Report) -> io::Result<()> {
     ] {
         writeln!(output, "  {name:<18} {}", list.join(" "))?;
     }
-    writeln!(
-        output,
-        "  cgroups            {} that something is said about",
-        cgroups.len()
-    )?;
+    writeln!(output, "  cgroups            {classified} that something is said about")?;
     writeln!(
         output,
         "  audit records      {} emitted, {} delivered, {} dropped; {} events lost in the kernel",

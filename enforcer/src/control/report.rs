@@ -39,7 +39,9 @@ pub struct Report {
     pub unclaimed: usize,
     /// The first of them. Who may make cgroups may make many.
     pub unclaimed_first: Vec<String>,
-    /// The cgroups there are that something is said about.
+    /// How many cgroups there are that something is said about.
+    pub classified: usize,
+    /// The first of them.
     pub cgroups: Vec<Classified>,
     /// What became of the audit records.
     pub audit: Totals,
