@@ -114,7 +114,7 @@ pub(super) fn entries(config: &Config) -> Vec<Entry> {
         id: None,
     };
     let entry = |task: &config::Task| Entry {
-        id: task.name.as_str().into(),
+        id: task.name.as_id(),
         task: task.name.clone(),
         cgroups: task.cgroups.iter().map(cgroup).collect(),
         created: Timestamp::UNIX_EPOCH,

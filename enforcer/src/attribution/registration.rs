@@ -369,9 +369,10 @@ impl Registrations {
             credential_ids = [new_credential_id()?].into();
         }
         let containers = wanted.containers.into_iter().map(|id| (Fact::Container, id.into()));
+        let task = TaskName::new(&wanted.task);
         Ok(Entry {
-            id: wanted.task.as_str().into(),
-            task: TaskName::new(&wanted.task),
+            id: task.as_id(),
+            task,
             cgroups: both(
                 Some(&known_cgroups.iter().filter(still_there).cloned().collect::<Vec<_>>()),
                 cgroups,

@@ -89,6 +89,12 @@ impl TaskName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The same text, held once for both.
+    #[must_use]
+    pub fn as_id(&self) -> Arc<str> {
+        Arc::clone(&self.0)
+    }
 }
 
 // === impl SourceKind ===

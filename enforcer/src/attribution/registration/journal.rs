@@ -235,9 +235,10 @@ impl Written {
             id: Some(id),
         };
         let container = |id: String| (Fact::Container, id.into_boxed_str());
+        let task = TaskName::new(&self.task);
         Some(Entry {
-            id: self.task.as_str().into(),
-            task: TaskName::new(&self.task),
+            id: task.as_id(),
+            task,
             cgroups: self.cgroups.into_iter().map(cgroup).collect(),
             created: self.created,
             credential_ids: granted(self.credential_ids)?,
