@@ -49,6 +49,7 @@ use crate::{
     },
     signal::{SignalError, Signals, Wanted},
     supervisor::{Supervisor, TaskEnded},
+    sys::memory::give_back,
     upstream,
 };
 
@@ -279,6 +280,9 @@ impl Running {
                 _ = sweeps.tick() => {
                     let thoroughly = seconds.next() == Some(0);
                     block_in_place(|| self.controller.sweep(thoroughly));
+                    if thoroughly {
+                        block_in_place(give_back);
+                    }
                 }
                 Some(request) = self.requests.recv() => {
                     if request.command == Command::Handover {

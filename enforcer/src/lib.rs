@@ -36,6 +36,7 @@ pub mod telemetry;
 pub mod bpf;
 pub mod host;
 mod sys;
+pub use sys::memory::use_one_heap;
 
 pub mod attribution;
 pub mod policy;

@@ -6,10 +6,11 @@ use clap::Parser;
 use enforcer::{
     cli::Cli,
     config::load::{environment, log_filter},
-    telemetry,
+    telemetry, use_one_heap,
 };
 
 fn main() -> ExitCode {
+    use_one_heap();
     let cli = Cli::parse();
     let _log = match telemetry::start(&log_filter(&environment), cli.log()) {
         Ok(log) => log,

@@ -5,6 +5,7 @@ pub(crate) mod file_handle;
 pub(crate) mod ia32;
 pub(crate) mod inherited;
 pub(crate) mod mapping;
+pub(crate) mod memory;
 pub(crate) mod namespace;
 pub(crate) mod readiness;
 pub(crate) mod sockaddr;
