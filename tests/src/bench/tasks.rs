@@ -30,6 +30,9 @@ const KIB_PER_TASK: f64 = 1.0;
 const PATIENCE: Duration = Duration::from_mins(2);
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// How long it takes at most until the enforcer gives back memory that it does not need any more.
+const REST: Duration = Duration::from_secs(32);
+
 /// What the enforcer logs when it has learned of all there are.
 const DOCKER: &str = "following the Docker engine";
 const OCI: &str = "containers of OCI runtimes found";
@@ -223,9 +226,11 @@ fn tasks(scene: &mut Scene) -> Result<Vec<Value>> {
     serde_json::from_slice(&listed.stdout).context("that is no list of tasks")
 }
 
-/// What the enforcer has in memory, now and at most, in KiB.
+/// What the enforcer has in memory, in KiB.
 struct Memory {
     now: f64,
+    /// What of it is not the program's and its libraries' files, nor the kernel's ring buffers, which count twice.
+    own: f64,
     most: f64,
 }
 
@@ -233,11 +238,14 @@ struct Memory {
 
 impl Memory {
     fn text(&self) -> String {
-        format!("{:.1} (at most {:.1})", self.now / 1024.0, self.most / 1024.0)
+        let [now, own, most] = [self.now, self.own, self.most].map(|figure| figure / 1024.0);
+        format!("{now:.1} ({own:.1} its own; at most {most:.1})")
     }
 }
 
+/// What it has in memory at rest: now and then it gives back what it does not need any more.
 fn memory(scene: &mut Scene) -> Result<Memory> {
+    sleep(REST);
     let path = format!("/proc/{}/status", scene.enforcer().pid()?);
     let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
     let figure = |name: &str| {
@@ -249,6 +257,7 @@ fn memory(scene: &mut Scene) -> Result<Memory> {
     };
     Ok(Memory {
         now: figure("VmRSS:")?,
+        own: figure("RssAnon:")?,
         most: figure("VmHWM:")?,
     })
 }
@@ -258,5 +267,5 @@ fn target() -> String {
 }
 
 fn row(what: &str, figure: &str, target: &str) -> Result<()> {
-    say(&format!("  {what:<48} {figure:<26} {target}"))
+    say(&format!("  {what:<48} {figure:<40} {target}"))
 }
