@@ -33,11 +33,16 @@ pub struct AgentTask {
     /// Those of containers that only the agent needs, as the one that keeps the task's network: it knows whose they are, and
     /// lists none of them.
     pub internal: Vec<String>,
+    /// How often it is asked about a container of the task before it knows one: it inspects what it has made, too.
+    pub unaware: u32,
     /// The ID of its role's credentials.
     pub credential_id: String,
     /// The credentials.
     pub credentials: String,
 }
+
+/// What introspection says of a container it does not know.
+const NOTHING: &str = r#"{"Arn":"","KnownStatus":"","Family":"","Version":"","Containers":null}"#;
 
 /// The running agent.
 #[derive(Debug)]
@@ -70,7 +75,7 @@ impl Agent {
 pub fn run() -> Result<()> {
     let tasks = Tasks::default();
     for (port, answer) in [
-        (INTROSPECTION, introspect as fn(&[AgentTask], &str) -> Response),
+        (INTROSPECTION, introspect as fn(&mut [AgentTask], &str) -> Response),
         (CREDENTIALS, give),
     ] {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).context("cannot be an ECS agent")?;
@@ -90,28 +95,35 @@ pub fn run() -> Result<()> {
     })
 }
 
-fn converse(mut stream: TcpStream, tasks: &Tasks, answer: fn(&[AgentTask], &str) -> Response) -> io::Result<()> {
+fn converse(mut stream: TcpStream, tasks: &Tasks, answer: fn(&mut [AgentTask], &str) -> Response) -> io::Result<()> {
     while let Some(request) = Request::receive(&mut stream)? {
-        let answer = answer(&tasks.lock().unwrap_or_else(PoisonError::into_inner), &request.target);
+        let answer = answer(
+            &mut tasks.lock().unwrap_or_else(PoisonError::into_inner),
+            &request.target,
+        );
         answer.send(&mut stream)?;
     }
     Ok(())
 }
 
 /// `/v1/tasks?dockerid=<id>`: the task of a container.
-fn introspect(tasks: &[AgentTask], target: &str) -> Response {
-    let of = |id: &str| {
-        tasks.iter().find(|task| {
-            task.containers
-                .iter()
-                .chain(&task.internal)
-                .any(|container| container == id)
-        })
+fn introspect(tasks: &mut [AgentTask], target: &str) -> Response {
+    let Some(id) = target.strip_prefix("/v1/tasks?dockerid=") else {
+        return Response::text(404, NOTHING);
     };
-    let Some(task) = target.strip_prefix("/v1/tasks?dockerid=").and_then(of) else {
-        let nothing = r#"{"Arn":"","KnownStatus":"","Family":"","Version":"","Containers":null}"#;
-        return Response::text(404, nothing);
+    let is_its = |task: &&mut AgentTask| {
+        task.containers
+            .iter()
+            .chain(&task.internal)
+            .any(|container| container == id)
     };
+    let Some(task) = tasks.iter_mut().find(is_its) else {
+        return Response::text(404, NOTHING);
+    };
+    if let Some(left) = task.unaware.checked_sub(1) {
+        task.unaware = left;
+        return Response::text(404, NOTHING);
+    }
     let container = |id: &String| {
         json!({
             "DockerId": id, "DockerName": format!("ecs-fam-7-app-{}", &id[..20]), "Name": "app",
@@ -127,7 +139,7 @@ fn introspect(tasks: &[AgentTask], target: &str) -> Response {
 }
 
 /// `/v2/credentials/<id>`: the credentials, to whoever knows the ID.
-fn give(tasks: &[AgentTask], target: &str) -> Response {
+fn give(tasks: &mut [AgentTask], target: &str) -> Response {
     let of = |id: &str| tasks.iter().find(|task| task.credential_id == id);
     match target.strip_prefix("/v2/credentials/").and_then(of) {
         Some(task) => Response::text(200, &task.credentials),

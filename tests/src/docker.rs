@@ -189,6 +189,13 @@ impl Docker {
         self.inspected(Actor::from_command(command)?, name)
     }
 
+    /// Makes a container with options of `docker create`, does not start it, and returns its ID.
+    pub fn create(&self, options: &[&str]) -> Result<String> {
+        let create = ["create"].iter().chain(options);
+        let id = self.call(create.chain(&[image::NAME, "true"]))?;
+        Ok(id.trim().to_owned())
+    }
+
     /// Runs a script with options of `docker run`, and returns what it, or with `--detach` the engine, writes.
     pub fn run_script(&self, options: &[&str], script: &str) -> Result<String> {
         let run = ["run"].iter().chain(&PROGRAMS_OF_THIS_MACHINE).chain(options);

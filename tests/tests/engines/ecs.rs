@@ -8,7 +8,7 @@ use enforcer_tests::{
     cgroup,
     docker::{Container, Docker, Iptables},
     scene::{Scene, credential_id},
-    topology::IMDS,
+    topology::{BRIDGE_V4, IMDS},
 };
 use nix::errno::Errno;
 
@@ -17,6 +17,14 @@ use crate::REFUSAL;
 /// What the credentials of every task begin with; then comes its own.
 const CREDENTIALS: &str =
     r#"{"RoleArn":"arn:aws:iam::111122223333:role/app","AccessKeyId":"ASIALAB","SecretAccessKey":"lab","Token":"#;
+
+/// The service that fetches credentials for log drivers.
+const ENGINE: &str = r#"
+[[consumer]]
+name = "engine"
+cgroups = ["/host/engine"]
+allow = ["execution"]
+"#;
 
 /// A host with an enforcer in front of an agent, and with an engine.
 struct Host {
@@ -60,8 +68,9 @@ impl Host {
             .prepare()
             .unwrap();
         scene
-            .configure(|text| text.replace("host = [", r#"host = ["/ecs-agent/*", "#))
+            .configure(|text| text.replace("host = [", r#"host = ["/ecs-agent/*", "#) + ENGINE)
             .unwrap();
+        cgroup::create(&scene.trusted().join("engine")).unwrap();
         scene.enforcer().start().unwrap();
         Self {
             agent: scene.on_host(Agent::start).unwrap(),
@@ -122,6 +131,7 @@ impl Task {
             arn: self.arn.clone(),
             containers: self.containers.clone(),
             internal: self.internal.clone(),
+            unaware: 0,
             credential_id: self.credential_id.clone(),
             credentials: self.credentials.clone(),
         }
@@ -248,6 +258,35 @@ fn forged_labels_of_a_task_give_nothing_of_it_in_its_cgroup_either() {
         .wait_for(|record| record.source == "attribution" && record.reason.as_deref() == Some("forged"))
         .unwrap();
     assert_eq!(alarm.task.as_deref(), Some("docker/forger"));
+}
+
+#[test]
+fn the_engine_gets_a_log_drivers_credentials_before_the_container_starts() {
+    let mut host = Host::start();
+    let mut shop = host.task("0123456789abcdef0123456789abcdef");
+    let execution = Task::with_arn("arn:aws:ecs:us-west-2:111122223333:task/shop/execution", "execution");
+    host.agent.know(&execution.as_known()).unwrap();
+    let (labels, parent) = (shop.labels(), format!("--cgroup-parent={}", shop.cgroup));
+    let endpoint = format!("--log-opt=awslogs-credentials-endpoint={}", execution.path());
+    let log = [
+        "--log-driver=awslogs",
+        "--log-opt=awslogs-region=us-west-2",
+        "--log-opt=awslogs-group=shop",
+    ];
+    let labels: Vec<_> = labels.iter().map(String::as_str).collect();
+    let id = host
+        .docker
+        .create(&[&labels[..], &log, &[&endpoint, &parent]].concat())
+        .unwrap();
+    shop.containers.push(id);
+    let is_told_late = AgentTask {
+        unaware: 5,
+        ..shop.as_known()
+    };
+    host.agent.know(&is_told_late).unwrap();
+    let (cgroup, network) = (host.scene.trusted().join("engine"), host.scene.host_network());
+    let mut engine = host.scene.start(&cgroup, network, BRIDGE_V4, Actor::start).unwrap();
+    assert_gets(&mut engine, &execution);
 }
 
 #[test]

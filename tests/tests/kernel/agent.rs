@@ -17,6 +17,7 @@ fn a_container_on_the_ports_of_an_agent_that_is_not_there_is_not_the_agent() {
     let known = AgentTask {
         arn: "arn:aws:ecs:us-west-2:111122223333:task/shop/web".to_owned(),
         containers: Vec::new(),
+        unaware: 0,
         internal: Vec::new(),
         credential_id: web.credential_id.clone(),
         credentials: "{}".to_owned(),
