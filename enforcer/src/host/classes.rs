@@ -2,7 +2,7 @@
 //! they are treated. Whatever nothing is said about is guarded.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fs, io,
     mem::MaybeUninit,
     os::fd::OwnedFd,
@@ -21,10 +21,14 @@ use tokio::{
 };
 
 use super::{HostError, cgroupfs::CgroupFs, treatment::Rules};
-use crate::{bpf::Classes, config::CgroupPattern, drain::Watcher, sys::readiness::readable};
+use crate::{bpf::Classes, config::CgroupPattern, drain::Watcher, sys::readiness::readable, telemetry::Seldom};
 
 /// How often the tree is read where it cannot be watched.
 const RESCAN: Duration = Duration::from_secs(1);
+
+/// How many of the cgroups below one trusted cgroup are looked at and may be trusted: whoever may make some there, a user in
+/// its session, must not take the room that others need.
+const MOST_BELOW: usize = 1024;
 
 /// Keeps the kernel's class map in step with the cgroup tree.
 ///
@@ -43,6 +47,7 @@ pub struct ClassWatch {
     sees_all: bool,
     requests: mpsc::Receiver<Request>,
     classified: watch::Sender<Vec<Classified>>,
+    crowded: Seldom,
 }
 
 /// Changes what a [`ClassWatch`] goes by, and tells what it found.
@@ -101,6 +106,7 @@ impl ClassWatch {
             sees_all: true,
             requests,
             classified,
+            crowded: Seldom::default(),
         };
         watch.update()?;
         let control = ClassControl {
@@ -174,27 +180,37 @@ impl ClassWatch {
             self.find(pattern, &mut matches);
         }
         let host = |(_, (path, treatment)): (_, &(PathBuf, Treatment))| {
-            (treatment.class == CgroupClass::Host).then(|| self.cgroups.absolute(path))
+            (treatment.class == CgroupClass::Host).then(|| path.clone())
         };
         let trusted: Vec<_> = matches.cgroups.iter().filter_map(host).collect();
-        for directory in trusted {
-            self.find_below(directory, &mut matches);
+        for trusted in trusted {
+            self.find_below(&trusted, &mut matches);
         }
         matches
     }
 
-    /// Finds what is below a trusted cgroup: the kernel trusts none of it unasked, because it may be a container's.
-    fn find_below(&self, trusted: PathBuf, matches: &mut Matches) {
-        let mut left = vec![trusted];
-        while let Some(directory) = left.pop() {
+    /// Finds what is below a trusted cgroup: the kernel trusts none of it unasked, because it may be a container's. The
+    /// nearest are found first, because there may be more than are trusted.
+    fn find_below(&self, trusted: &Path, matches: &mut Matches) {
+        let mut left = VecDeque::from([self.cgroups.absolute(trusted)]);
+        let mut most = MOST_BELOW;
+        while let Some(directory) = left.pop_front() {
+            matches.parents.insert(directory.clone());
             for child in children(&directory) {
+                if most == 0 {
+                    if let Some(times) = self.crowded.happened() {
+                        let trusted = trusted.display();
+                        tracing::warn!(%trusted, most = MOST_BELOW, times, "too many cgroups below a trusted one, the rest is guarded");
+                    }
+                    return;
+                }
+                most -= 1;
                 let path = self.cgroups.relative(&child).filter(|path| !is_too_deep(path));
                 let treatment = path.and_then(|path| self.found(&path, matches));
                 if treatment.is_some_and(|treatment| treatment.class == CgroupClass::Host) {
-                    left.push(child);
+                    left.push_back(child);
                 }
             }
-            matches.parents.insert(directory);
         }
     }
 

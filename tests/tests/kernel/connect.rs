@@ -124,6 +124,21 @@ fn what_comes_into_the_cgroup_of_a_trusted_service_is_not_trusted_from_its_first
 }
 
 #[test]
+fn a_crowd_of_cgroups_below_a_trusted_one_is_not_trusted_and_costs_it_nothing() {
+    let mut scene = Scene::builder().task("web").prepare().unwrap();
+    for number in 0..1100 {
+        cgroup::create(&scene.trusted().join("crowd").join(number.to_string())).unwrap();
+    }
+    scene.enforcer().start().unwrap();
+    let log = scene.enforcer().log();
+    assert!(log.contains("too many cgroups below a trusted one"), "{log}");
+    let mut host = scene.host_process().unwrap();
+    assert_eq!(host.connect(IMDS).unwrap(), Attempt::Done);
+    host.join(&scene.trusted().join("crowd")).unwrap();
+    assert_eq!(host.connect(IMDS).unwrap(), Attempt::Done);
+}
+
+#[test]
 fn what_is_too_deep_in_the_cgroup_of_a_trusted_service_is_not_trusted() {
     let mut scene = scene();
     let mut deep = scene.trusted();
