@@ -9,8 +9,8 @@ use std::{
 use super::{INTROSPECTION_PORT, controller, infallible};
 use crate::{
     attribution::{
-        DOCKER_STATES, Docker, DockerConfig, Lookups, Oci, RegistrationError, Registrations, Registry, Resolver,
-        Source, SourceKind,
+        Believed, DOCKER_STATES, Docker, DockerConfig, Lookups, Oci, RegistrationError, Registrations, Registry,
+        Resolver, Source, SourceKind,
     },
     audit::Audit,
     config::{self, Config},
@@ -73,20 +73,27 @@ pub(super) fn introspection(upstream: &config::Upstream) -> Option<SocketAddr> {
 /// Where tasks are learned from besides the configuration.
 fn sources(config: &Config, cgroups: &CgroupFs, registry: &Arc<Registry>) -> Arc<[Source]> {
     let endpoint = SocketAddrV4::new(config.endpoint.address, config.endpoint.port);
+    // The agent knows no roles, so labels that name some have nothing to say.
+    let asks_agent = introspection(&config.upstream).is_some();
     let docker = |docker: &config::DockerSource| {
         Source::Docker(Arc::new(Docker::new(DockerConfig {
             socket: docker.socket.clone(),
             states: DOCKER_STATES.map(PathBuf::from).to_vec(),
             cgroup_parent: docker.cgroup_parent.clone(),
-            labels: docker.labels,
+            labels: docker.labels && !asks_agent,
             endpoint,
             introspection: introspection(&config.upstream),
         })))
     };
     let docker_has_its_own = config.sources.docker.is_some();
-    let oci = |oci| {
+    let oci = |oci: &config::OciSource| {
         let (cgroups, registry) = (cgroups.clone(), Arc::clone(registry));
-        Source::Oci(Oci::new(oci, docker_has_its_own, endpoint, cgroups, registry))
+        let believed = match oci.pod_annotations {
+            _ if asks_agent => Believed::Nobody,
+            true => Believed::PodsToo,
+            false => Believed::Containers,
+        };
+        Source::Oci(Oci::new(oci, docker_has_its_own, believed, endpoint, cgroups, registry))
     };
     let docker = config.sources.docker.iter().map(docker);
     docker.chain(config.sources.oci.iter().map(oci)).collect()

@@ -260,6 +260,7 @@ impl Controller {
 /// Keys that differ and cannot change while the enforcer runs.
 fn fixed_keys(old: &Config, new: &Config) -> Vec<&'static str> {
     let has_docker = old.sources.docker.is_some();
+    let has_sources = has_docker || old.sources.oci.is_some();
     let [asked, to_be_asked] = [old, new].map(|config| introspection(&config.upstream));
     let differ = [
         ("cgroups.root", old.cgroups.root != new.cgroups.root),
@@ -273,10 +274,10 @@ fn fixed_keys(old: &Config, new: &Config) -> Vec<&'static str> {
             "endpoint.packet-steer-port",
             old.endpoint.packet_steer_port != new.endpoint.packet_steer_port,
         ),
-        // Docker's source asks the agent of the start.
+        // Sources believe labels as it was right at the start, and Docker's asks the agent of then.
         (
             "endpoint.upstream",
-            has_docker && asked.is_some() != to_be_asked.is_some(),
+            has_sources && asked.is_some() != to_be_asked.is_some(),
         ),
         (
             "endpoint.agent",

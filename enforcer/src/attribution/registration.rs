@@ -61,6 +61,16 @@ pub enum RegistrationError {
     /// A bad name.
     #[error("a task's name has 1 to {MAX_NAME} characters, none of them a control character")]
     Name,
+    /// A name that sources give.
+    #[error(
+        "names that begin with docker/, oci/ or kubernetes/ are those of containers nobody registered; take another one"
+    )]
+    NameOfContainers,
+    /// A bad role.
+    #[error(
+        "a role's ARN has no spaces or control characters, and is not empty; leave it out for a task without a role"
+    )]
+    RoleArn,
     /// It has no place.
     #[error("name at least one cgroup or container of the task")]
     Nowhere,
@@ -219,6 +229,16 @@ impl Registrations {
     ) -> Result<Option<CredentialId>, RegistrationError> {
         if !is_name(&wanted.task) {
             return Err(RegistrationError::Name);
+        }
+        if TaskName::is_made_of_containers(&wanted.task) {
+            return Err(RegistrationError::NameOfContainers);
+        }
+        if wanted
+            .role_arn
+            .as_deref()
+            .is_some_and(|arn| !TaskName::is_role_arn(arn))
+        {
+            return Err(RegistrationError::RoleArn);
         }
         let cgroups = self.cgroups(&wanted, until, trusts).await?;
         let before = self.registered(&wanted.task);

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::policy::CredentialId;
 
+/// The longest ARN of a role taken.
+const MAX_ARN_BYTES: usize = 512;
+
 /// A task's name; cheap to copy.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TaskName(Arc<str>);
@@ -82,6 +85,21 @@ impl TaskName {
     #[must_use]
     pub fn new(name: &str) -> Self {
         Self(name.into())
+    }
+
+    /// Whether a name is one that sources make of what containers are called: no registered or configured task has one, or a
+    /// container would be of it that somebody only called so.
+    #[must_use]
+    pub fn is_made_of_containers(name: &str) -> bool {
+        ["docker/", "oci/", "kubernetes/"]
+            .iter()
+            .any(|made| name.starts_with(made))
+    }
+
+    /// Whether a text may be a role's ARN.
+    #[must_use]
+    pub fn is_role_arn(text: &str) -> bool {
+        (1..=MAX_ARN_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
     }
 
     /// The name as text.

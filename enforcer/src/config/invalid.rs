@@ -151,6 +151,20 @@ pub enum InvalidConfig {
     /// A task without a name.
     #[error("a task has an empty name")]
     UnnamedTask,
+    /// A name that sources give.
+    #[error(
+        "task {task:?}: names that begin with docker/, oci/ or kubernetes/ are those of containers nobody lists; take another one"
+    )]
+    NameOfContainers {
+        /// The name.
+        task: String,
+    },
+    /// A bad role.
+    #[error("{arn:?} is no role's ARN: it has no spaces or control characters, and is not empty")]
+    RoleArn {
+        /// As it was written.
+        arn: String,
+    },
     /// Two tasks of one cgroup.
     #[error("task {task:?}: its cgroup {cgroup:?} is task {other:?}'s too")]
     SharedCgroup {

@@ -22,6 +22,9 @@ pub(super) fn tasks(raw: Vec<raw::Task>, groups: &Groups) -> Result<Vec<Task>, I
         if name.is_empty() {
             return Err(InvalidConfig::UnnamedTask);
         }
+        if TaskName::is_made_of_containers(&name) {
+            return Err(InvalidConfig::NameOfContainers { task: name });
+        }
         if !names.insert(name.clone()) {
             return Err(InvalidConfig::DuplicateTask { task: name });
         }
@@ -35,11 +38,19 @@ pub(super) fn tasks(raw: Vec<raw::Task>, groups: &Groups) -> Result<Vec<Task>, I
             groups: written.allow.map(|allow| groups.bits(&allow, &key())).transpose()?,
             observe: written.observe,
             credential_ids: credential_ids(&name, written.credential_ids, &mut id_owners)?,
-            role_arn: written.role_arn.map(Into::into),
+            role_arn: written.role_arn.map(role_arn).transpose()?.map(Into::into),
             name: TaskName::new(&name),
         });
     }
     Ok(tasks)
+}
+
+fn role_arn(arn: String) -> Result<String, InvalidConfig> {
+    if TaskName::is_role_arn(&arn) {
+        Ok(arn)
+    } else {
+        Err(InvalidConfig::RoleArn { arn })
+    }
 }
 
 fn cgroups(
@@ -93,6 +104,7 @@ pub(super) fn roles(tasks: &[raw::Task], written: Vec<raw::Role>) -> Result<Vec<
     let mut arns = HashSet::new();
     let mut roles = Vec::new();
     for raw::Role { arn, credentials_file } in written {
+        let arn = role_arn(arn)?;
         if !arns.insert(arn.clone()) {
             return Err(InvalidConfig::DuplicateRole { arn });
         }

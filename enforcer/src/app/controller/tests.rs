@@ -32,8 +32,8 @@ fn the_agent_that_tells_whose_containers_are_stays_the_same() {
 
 #[test]
 fn where_nobody_asks_the_agent_it_may_change() {
-    let without_docker = "[sources.docker]\nenabled = false\n";
-    let embedded = config(without_docker);
-    let ecs = config(&format!("{without_docker}[endpoint]\nupstream = \"ecs-agent\""));
+    let without_sources = "[sources.docker]\nenabled = false\n[sources.oci]\nenabled = false\n";
+    let embedded = config(without_sources);
+    let ecs = config(&format!("{without_sources}[endpoint]\nupstream = \"ecs-agent\""));
     assert_eq!(fixed_keys(&embedded, &ecs), [""; 0]);
 }

@@ -25,7 +25,7 @@ use self::{
     file::Trust,
     scan::{Changes, Scanner, Scope},
 };
-use super::{SourceState, SourceStatus};
+use super::{Believed, SourceState, SourceStatus};
 use crate::{
     attribution::{CgroupPaths, ContainerId, Entry, Registry, SourceKind, is_gone},
     config::OciSource,
@@ -119,12 +119,13 @@ pub enum OciError {
 // === impl Oci ===
 
 impl Oci {
-    /// The source, for hosts where Docker's containers have a source of their own or not, and where containers ask for
-    /// credentials at the endpoint.
+    /// The source, for hosts where Docker's containers have a source of their own or not, whose annotations count or not, and
+    /// where containers ask for credentials at the endpoint.
     #[must_use]
     pub fn new(
         config: &OciSource,
         docker_has_its_own: bool,
+        believed: Believed,
         endpoint: SocketAddrV4,
         cgroups: impl CgroupPaths,
         registry: Arc<Registry>,
@@ -133,7 +134,7 @@ impl Oci {
             places: config.places.clone().into(),
             skipped: if docker_has_its_own { DOCKER } else { &[] },
             endpoint,
-            pods_are_believed: config.pod_annotations,
+            believed,
             kubelet: config.kubelet.clone(),
             trust: Trust::ROOT,
         };

@@ -2,8 +2,8 @@
 //! same whoever tells of it. Pure.
 //!
 //! Nothing of it is proof. Credential IDs are claims, of which the first counts. Labels never make a
-//! container part of a task that others made without them: tasks they name have names of their own, and where they name a
-//! role it is a part of the task's name, so that containers share a task only if each would get the same role without it.
+//! container part of a task that others made without them: tasks they name have names of their own, of which the role that
+//! they name is a part, so that containers share a task only if each would get the same role without it.
 
 use std::{net::SocketAddrV4, sync::Arc};
 
@@ -39,6 +39,17 @@ const MAX_NAME_BYTES: usize = 512;
 
 /// What comes between a task's name and its role's.
 const OF_ROLE: char = '@';
+
+/// Whose labels or annotations name tasks and roles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Believed {
+    /// Nobody's: whoever holds the credentials knows no roles, so that containers of one task would share what is claimed.
+    Nobody,
+    /// Those of containers that root makes.
+    Containers,
+    /// Those of pods too.
+    PodsToo,
+}
 
 /// What labels name.
 #[derive(Clone, Copy, Debug, Default)]
@@ -109,13 +120,10 @@ impl<'a> Named<'a> {
         }
     }
 
-    /// The task.
+    /// The task, which needs a role: without one, all that its containers could share is what others of them claim.
     pub(super) fn task(&self, source: SourceKind) -> Option<TaskName> {
-        let task = self.task?;
-        Some(TaskName::new(&match self.role_arn {
-            None => format!("{source}/task/{task}"),
-            Some(role) => format!("{source}/task/{task}{OF_ROLE}{role}"),
-        }))
+        let (task, role) = (self.task?, self.role_arn?);
+        Some(TaskName::new(&format!("{source}/task/{task}{OF_ROLE}{role}")))
     }
 
     /// The role.
@@ -223,10 +231,9 @@ mod tests {
 
     #[test]
     fn containers_with_other_roles_do_not_share_a_task() {
-        assert_eq!(task("shop", None).as_deref(), Some("docker/task/shop"));
-        assert_eq!(task("shop", Some("arn:1")), task("shop", Some("arn:1")));
+        assert_eq!(task("shop", Some("arn:1")).as_deref(), Some("docker/task/shop@arn:1"));
         assert_ne!(task("shop", Some("arn:1")), task("shop", Some("arn:2")));
-        assert_ne!(task("shop", Some("arn:1")), task("shop", None));
+        assert_eq!(task("shop", None), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::runtime::Spec;
 use crate::attribution::{
     kubernetes::{NotOfThisPod, Pod},
-    source::told::{self, Named, ROLE_ARN, TASK},
+    source::told::{self, Believed, Named, ROLE_ARN, TASK},
     task::{Cgroup, Entry, Fact, SourceKind, TaskName},
 };
 
@@ -17,13 +17,15 @@ pub(super) struct Container<'a> {
     pub(super) id: String,
     /// What those who made it call it, after the namespace if there are any.
     pub(super) name: &'a str,
+    /// The task it is if nobody names one.
+    pub(super) own_task: TaskName,
     pub(super) cgroup: &'a Path,
     pub(super) cgroup_id: u64,
     pub(super) created: Timestamp,
     /// Where it asks for credentials.
     pub(super) endpoint: SocketAddrV4,
-    /// Whether pods' authors may say what role they get.
-    pub(super) pods_are_believed: bool,
+    /// Whose annotations count.
+    pub(super) believed: Believed,
 }
 
 /// What the source says of a container. `account` tells the service account of a pod.
@@ -31,7 +33,11 @@ pub(super) fn entry(container: &Container<'_>, spec: &Spec, account: impl Fn(&Po
     let annotation = |key: &str| spec.annotation(key);
     let pod = Pod::of(annotation, container.cgroup);
     // Who may make pods is not root: what their annotations say counts only where that is wanted.
-    let is_believed = container.pods_are_believed || pod == Ok(None);
+    let is_believed = match container.believed {
+        Believed::Nobody => false,
+        Believed::Containers => pod == Ok(None),
+        Believed::PodsToo => true,
+    };
     let believed = |key: &str| annotation(key).filter(|_| is_believed);
     let named = Named::new(believed(TASK), believed(ROLE_ARN));
     let (task, facts): (_, Vec<_>) = match pod {
@@ -50,7 +56,7 @@ pub(super) fn entry(container: &Container<'_>, spec: &Spec, account: impl Fn(&Po
     };
     Entry {
         id: container.id.as_str().into(),
-        task: task.unwrap_or_else(|| TaskName::new(&format!("oci/container/{}", container.name))),
+        task: task.unwrap_or_else(|| container.own_task.clone()),
         cgroups: [Cgroup {
             path: container.cgroup.into(),
             id: Some(container.cgroup_id),
@@ -75,24 +81,25 @@ mod tests {
 
     use super::{Container, entry};
     use crate::attribution::{
-        source::oci::runtime::Spec,
-        task::{Entry, Fact},
+        source::{oci::runtime::Spec, told::Believed},
+        task::{Entry, Fact, TaskName},
     };
 
     const UID: &str = "aaaa2b4a-f398-41c0-928b-049e1cc4ec40";
 
-    fn said(cgroup: &str, pods_are_believed: bool, annotations: &str) -> Entry {
+    fn said(cgroup: &str, believed: Believed, annotations: &str) -> Entry {
         let text = format!(
             r#"{{"process":{{"env":["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI=/v2/credentials/one"]}},"annotations":{{{annotations}}}}}"#
         );
         let container = Container {
             id: "/bundle/config.json".to_owned(),
             name: "default/web",
+            own_task: TaskName::new("oci/container/default/web"),
             cgroup: Path::new(cgroup),
             cgroup_id: 7,
             created: Timestamp::UNIX_EPOCH,
             endpoint: SocketAddrV4::new(Ipv4Addr::new(169, 254, 170, 2), 80),
-            pods_are_believed,
+            believed,
         };
         entry(&container, &Spec::parse(text.as_bytes()).unwrap(), |_| {
             Some("checkout".to_owned())
@@ -106,7 +113,13 @@ mod tests {
 
     #[test]
     fn annotations_name_task_and_role() {
-        let entry = said("/web", false, r#""enforcer.role-arn":"arn","enforcer.task":"web""#);
+        let annotations = r#""enforcer.role-arn":"arn","enforcer.task":"web""#;
+        let entry = said("/web", Believed::Nobody, annotations);
+        assert_eq!(
+            (entry.task.as_str(), entry.role_arn),
+            ("oci/container/default/web", None)
+        );
+        let entry = said("/web", Believed::Containers, annotations);
         assert_eq!(entry.task.as_str(), "oci/task/web@arn");
         assert_eq!(entry.role_arn.as_deref(), Some("arn"));
         assert_eq!(entry.credential_ids.len(), 1);
@@ -115,7 +128,7 @@ mod tests {
 
     #[test]
     fn without_annotations_the_task_is_named_as_the_container() {
-        let entry = said("/web", false, "");
+        let entry = said("/web", Believed::Containers, "");
         assert_eq!(
             (entry.task.as_str(), entry.role_arn),
             ("oci/container/default/web", None)
@@ -127,7 +140,7 @@ mod tests {
         let cgroup = format!("/kubepods/pod{UID}/x");
         let annotations = pod(r#","enforcer.role-arn":"arn","enforcer.task":"other""#);
         let task = format!("kubernetes/shop/web-0/{UID}");
-        for (believed, role) in [(false, None), (true, Some("arn"))] {
+        for (believed, role) in [(Believed::Containers, None), (Believed::PodsToo, Some("arn"))] {
             let entry = said(&cgroup, believed, &annotations);
             assert_eq!((entry.task.as_str(), entry.role_arn.as_deref()), (&*task, role));
             assert!(entry.facts.contains(&(Fact::ServiceAccount, "checkout".into())));
@@ -136,7 +149,7 @@ mod tests {
 
     #[test]
     fn where_cgroups_do_not_tell_pods_no_annotations_make_two_containers_one_task() {
-        let entry = said("/x", false, &pod(r#","enforcer.role-arn":"arn""#));
+        let entry = said("/x", Believed::Containers, &pod(r#","enforcer.role-arn":"arn""#));
         assert_eq!(
             (entry.task.as_str(), entry.role_arn),
             ("oci/container/default/web", None)
@@ -147,7 +160,7 @@ mod tests {
     #[test]
     fn a_pod_that_is_another_is_named_as_the_container_and_marked() {
         let cgroup = format!("/kubepods/pod{}/x", UID.replace('a', "b"));
-        let entry = said(&cgroup, false, &pod(r#","enforcer.role-arn":"arn""#));
+        let entry = said(&cgroup, Believed::Containers, &pod(r#","enforcer.role-arn":"arn""#));
         assert_eq!(
             (entry.task.as_str(), entry.role_arn),
             ("oci/container/default/web", None)

@@ -109,7 +109,8 @@ impl Refused {
         } = self
         {
             // No cgroup can be at such a path.
-            return ![io::ErrorKind::NotADirectory, io::ErrorKind::InvalidFilename].contains(&source.kind());
+            use io::ErrorKind::{InvalidFilename, InvalidInput, NotADirectory};
+            return ![InvalidFilename, InvalidInput, NotADirectory].contains(&source.kind());
         }
         matches!(self, Self::Io { .. } | Self::Cgroup { .. })
     }

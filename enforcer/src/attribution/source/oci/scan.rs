@@ -26,7 +26,12 @@ use super::{
     place::{Findings, Found, Kind, Place},
     runtime::Spec,
 };
-use crate::attribution::{CgroupPaths, ContainerId, kubernetes::Pod, task::Entry};
+use crate::attribution::{
+    CgroupPaths, ContainerId,
+    kubernetes::Pod,
+    source::told::Believed,
+    task::{Entry, TaskName},
+};
 
 mod states;
 
@@ -38,7 +43,7 @@ pub(super) struct Scanner {
     skipped: &'static [&'static str],
     /// Where containers ask for credentials.
     endpoint: SocketAddrV4,
-    pods_are_believed: bool,
+    believed: Believed,
     kubelet: Kubelet,
     trust: Trust,
     cgroups: Arc<dyn CgroupPaths>,
@@ -92,6 +97,16 @@ impl Bundle {
 // === impl Present ===
 
 impl Present<'_> {
+    /// The task of one that nobody names otherwise. Names of an engine's containers are its own; every other runtime, and
+    /// every directory it is told to use, has names of its own.
+    fn own_task(&self, key: &Path) -> Result<TaskName, Refused> {
+        Ok(TaskName::new(&if self.bundle.is_engines {
+            format!("oci/container/{}", self.name)
+        } else {
+            format!("oci{}", name_of(split(key)?.0)?)
+        }))
+    }
+
     /// Since when there is such a container: by one clock for all that engines make, so that none seems older than it is
     /// until the runtime has written down its state, nor younger when it was started again.
     fn created(&self, content: &Content) -> Timestamp {
@@ -136,7 +151,7 @@ pub(super) struct Scope {
     pub(super) skipped: &'static [&'static str],
     /// Where containers ask for credentials.
     pub(super) endpoint: SocketAddrV4,
-    pub(super) pods_are_believed: bool,
+    pub(super) believed: Believed,
     /// The kubelet's directory.
     pub(super) kubelet: PathBuf,
     pub(super) trust: Trust,
@@ -151,7 +166,7 @@ impl Scanner {
             places: scope.places,
             skipped: scope.skipped,
             endpoint: scope.endpoint,
-            pods_are_believed: scope.pods_are_believed,
+            believed: scope.believed,
             kubelet: Kubelet {
                 directory: scope.kubelet,
                 trust: scope.trust,
@@ -297,11 +312,12 @@ impl Scanner {
             let container = Container {
                 id: name_of(key)?,
                 name: present.name,
+                own_task: present.own_task(key)?,
                 cgroup,
                 cgroup_id,
                 created: present.created(content),
                 endpoint: self.endpoint,
-                pods_are_believed: self.pods_are_believed,
+                believed: self.believed,
             };
             changes
                 .put

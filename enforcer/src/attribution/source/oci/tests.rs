@@ -12,7 +12,8 @@ use std::{
 use tempfile::TempDir;
 
 use super::{
-    LONGEST_REST, Oci, REST, Scan, Scans, Scope, Shared, SourceState, Status, file::Trust, place::Place, scan::Scanner,
+    Believed, LONGEST_REST, Oci, REST, Scan, Scans, Scope, Shared, SourceState, Status, file::Trust, place::Place,
+    scan::Scanner,
 };
 use crate::{
     attribution::{CgroupPaths, Registry},
@@ -41,7 +42,7 @@ fn source() -> (TempDir, Oci) {
         places: [place].into(),
         skipped: &[],
         endpoint: SocketAddrV4::new(Ipv4Addr::new(169, 254, 170, 2), 80),
-        pods_are_believed: false,
+        believed: Believed::Containers,
         kubelet: directory.path().join("kubelet"),
         trust: Trust::own(),
     };

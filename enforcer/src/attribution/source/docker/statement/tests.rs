@@ -116,12 +116,12 @@ fn labels_name_tasks_of_their_own() {
         named(&rules, &json!({"enforcer.role-arn": ROLE})),
         ("docker/shop-web".into(), Some(ROLE.into()))
     );
-    assert_eq!(named(&rules, &json!({"enforcer.task": "shop"})).0, "docker/task/shop");
+    assert_eq!(named(&rules, &json!({"enforcer.task": "shop"})).0, "docker/shop-web");
     // Nobody gets into the task of a configuration, of the ECS agent, or of a container of that name.
     for name in [ARN, "web", "docker/other"] {
         assert_eq!(
-            named(&rules, &json!({"enforcer.task": name})).0,
-            format!("docker/task/{name}")
+            named(&rules, &json!({"enforcer.task": name, "enforcer.role-arn": ROLE})).0,
+            format!("docker/task/{name}@{ROLE}")
         );
     }
     for name in ["", "a b"] {

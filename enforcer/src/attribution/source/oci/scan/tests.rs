@@ -20,7 +20,10 @@ use super::{Changes, Scanner, Scope};
 use crate::{
     attribution::{
         CgroupPaths,
-        source::oci::{file::Trust, place::Place},
+        source::{
+            Believed,
+            oci::{file::Trust, place::Place},
+        },
     },
     host::cgroupfs::CgroupError,
 };
@@ -71,7 +74,7 @@ impl Host {
                 .into(),
             skipped: &["moby"],
             endpoint: SocketAddrV4::new(Ipv4Addr::new(169, 254, 170, 2), 80),
-            pods_are_believed: false,
+            believed: Believed::Containers,
             kubelet: directory.path().join("kubelet"),
             trust: Trust::own(),
         };
@@ -226,7 +229,8 @@ fn containers_of_one_plain_bundle_are_each_known() {
     }
     let mut news = host.news();
     news.sort();
-    let one = |name: &str, id| (format!("oci/container/{name}"), id, "one".to_owned());
+    let runtime = host.directory.path().join("crun");
+    let one = |name: &str, id| (format!("oci{}/{name}", runtime.display()), id, "one".to_owned());
     assert_eq!(news, [one("a", 7), one("b", 8)]);
     fs::remove_file(host.directory.path().join("crun/a/status")).unwrap();
     assert_eq!(host.scanner.scan().removed.len(), 1);
@@ -321,7 +325,9 @@ fn a_plain_container_is_found_by_its_state() {
     let status = format!(r#"{{"created":"2026-11-22T07:11:19Z","cgroup-path":"/mine/web","bundle":"{bundle}"}}"#);
     let status = host.write("crun/plain/status", &status);
     host.cgroup("/mine/web", 7);
-    assert_eq!(host.news(), [("oci/container/plain".to_owned(), 7, "one".to_owned())]);
+    // Another runtime may have one of this name too.
+    let task = format!("oci{}/crun/plain", host.directory.path().display());
+    assert_eq!(host.news(), [(task, 7, "one".to_owned())]);
     assert_eq!(host.news(), []);
     fs::remove_file(status).unwrap();
     assert_eq!(host.scanner.scan().removed.len(), 1);
