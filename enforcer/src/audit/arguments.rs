@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use percent_encoding::percent_decode_str;
+
 /// What stands for what is left out.
 const HIDDEN: &str = "***";
 
@@ -35,6 +37,14 @@ const SHORT_USERS: [char; 2] = ['u', 'U'];
 
 /// What comes before a credential ID in a path.
 const CREDENTIALS: &str = "credentials/";
+/// What comes before a container's ID in a path of the ECS agent's, and the address that its paths are at.
+const METADATA: [&str; 2] = ["/v3/", "/v4/"];
+const AGENT: &str = "169.254.170.2";
+/// What the credential ID is called in a query.
+const ID: &str = "id";
+
+/// How often a word may be percent-encoded to be seen through: once more than whoever takes such paths decodes them.
+const ENCODINGS: usize = 3;
 
 /// From how many characters on a word of letters and digits is one that only machines write.
 const LONG: usize = 20;
@@ -126,21 +136,43 @@ fn attached(word: &str) -> Option<usize> {
     password.map(|option| option.len()).or_else(user)
 }
 
-/// Where the value of a secret that a word names begins.
+/// Where the value of a secret that a word names begins. Percent-encoded names count: nothing is shown from there on.
 fn value(word: &str) -> Option<usize> {
+    let plain = decoded(word);
     let mut name = 0;
-    let named = word.match_indices(['=', ':']).find_map(|(at, separator)| {
-        let is_named = word.get(name..at).is_some_and(is_secrets_name);
+    let named = plain.match_indices(['=', ':']).find_map(|(at, separator)| {
+        let is_named = plain.get(name..at).is_some_and(is_secrets_name);
         name = at + separator.len();
         is_named.then_some(name)
     });
-    let in_path = word.find(CREDENTIALS).map(|at| at + CREDENTIALS.len());
-    named.into_iter().chain(in_path).min()
+    let secret = named.into_iter().chain(in_path(&plain)).min()?;
+    Some(word.find('%').map_or(secret, |encoded| encoded.min(secret)))
+}
+
+/// Where an ID begins in a path, written small.
+fn in_path(word: &str) -> Option<usize> {
+    let after = |from: usize, what: &str| Some(from + word.get(from..)?.find(what)? + what.len());
+    let agent = after(0, AGENT);
+    let metadata = METADATA.iter().filter_map(|path| after(agent?, path));
+    after(0, CREDENTIALS).into_iter().chain(metadata).min()
+}
+
+/// A word without percent-encoding, and small. Up to the first `%` it is as long as before.
+fn decoded(word: &str) -> String {
+    let mut word = word.to_ascii_lowercase();
+    for _ in 0..ENCODINGS {
+        word = percent_decode_str(&word).decode_utf8_lossy().to_ascii_lowercase();
+    }
+    word
 }
 
 fn is_secrets_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    NAMES.iter().any(|secret| name.contains(secret))
+    let is_of_word = |character: char| character.is_alphanumeric() || matches!(character, '-' | '_');
+    let mut words = name
+        .split(|character| !is_of_word(character))
+        .filter(|word| !word.is_empty());
+    words.next_back() == Some(ID) || NAMES.iter().any(|secret| name.contains(secret))
 }
 
 /// A user with a password, as in URLs. Either may have any character in it.
@@ -202,7 +234,7 @@ fn is_blob(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::{prop_assert, proptest};
+    use proptest::prelude::{any, prop_assert, proptest};
 
     use super::Redaction;
 
@@ -236,6 +268,12 @@ mod tests {
                 "LEVEL=debug",
                 "--env=REGION=eu-west-1",
                 "registry:5000/image:1",
+            ],
+            &[
+                "date",
+                "+%F %T",
+                "--instance-id=7",
+                "https://api.example.com/v3/items?of=a%20b",
             ],
         ] {
             assert_eq!(shown(arguments), arguments);
@@ -326,7 +364,50 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_credential_id_is_not_shown_however_its_path_is_written() {
+        for (argument, expected) in [
+            ("169.254.170.2/v2%2fcredentials%2fleak-abc", "169.254.170.2/v2***"),
+            ("169.254.170.2/v2%252Fcredentials%252Fleak-abc", "169.254.170.2/v2***"),
+            (
+                "169.254.170.2/v2%25252fcredentials%25252fleak-abc",
+                "169.254.170.2/v2***",
+            ),
+            ("http://h/v2/%63redentials/leak-abc", "http://h/v2/***"),
+            ("http://h/v2/credential%73/leak-abc", "http://h/v2/credential***"),
+            ("http://h/v2/credentials/%6ceak-abc", "http://h/v2/credentials/***"),
+            ("http://h/%ff/v2/credentials%2fleak-abc", "http://h/***"),
+            ("http://h/V2/Credentials/leak-abc", "http://h/V2/Credentials/***"),
+            ("http://h/v2//credentials//./leak-abc", "http://h/v2//credentials/***"),
+            ("http://h/v1/credentials?%69d=leak-abc", "http://h/v1/credentials?***"),
+            ("http://h/v1/%63redentials?id=leak-abc", "http://h/v1/***"),
+            ("http://h/V1/CREDENTIALS?ID=leak-abc", "http://h/V1/CREDENTIALS?ID=***"),
+            (
+                "http://h/v1/credentials?x=1&id=leak-abc",
+                "http://h/v1/credentials?x=***",
+            ),
+            ("id=leak-abc", "id=***"),
+            ("x&%69d=leak-abc", "x&***"),
+            (r#"{"id":"leak-abc"}"#, r#"{"id":***"#),
+            ("169.254.170.2/v3/leak-abc/task", "169.254.170.2/v3/***"),
+            ("http://169.254.170.2:80/V4/leak-abc", "http://169.254.170.2:80/V4/***"),
+            ("http://169.254.170.2/v4%2fleak-abc", "http://169.254.170.2/v4***"),
+        ] {
+            assert_eq!(shown(&[argument]), [expected]);
+        }
+    }
+
     proptest! {
+        #[test]
+        fn a_credential_id_is_nowhere_however_its_path_is_encoded(encoded in any::<u64>()) {
+            let path = "/v2/credentials/".bytes().enumerate().map(|(index, byte)| {
+                if encoded >> index & 1 == 1 { format!("%{byte:02X}") } else { char::from(byte).to_string() }
+            });
+            let before = format!("http://169.254.170.2{}", path.collect::<String>());
+            let shown = shown(&[&format!("{before}leak")]).concat();
+            prop_assert!(shown.strip_suffix("***").is_some_and(|shown| before.starts_with(shown)), "{}", shown);
+        }
+
         #[test]
         fn a_password_is_nowhere_however_it_is_given(secret in "[a-zA-Z0-9/+:@=-]{6,60}", text in "[ -~]{0,20}") {
             let ways = [
