@@ -8,6 +8,7 @@ mod changes;
 pub mod classes;
 pub mod containers;
 pub mod coverage;
+pub(crate) mod file;
 mod links;
 pub mod namespaces;
 pub(crate) mod sock_diag;

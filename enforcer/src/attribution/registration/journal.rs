@@ -15,12 +15,16 @@ use std::{
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use super::{
     super::task::{Cgroup, Entry, Fact, TaskName},
     RegistrationError,
 };
-use crate::policy::CredentialId;
+use crate::{host::file::Trust, policy::CredentialId};
+
+/// How large the file may be, in bytes: registrations of all tasks that a host has room for get nowhere near it.
+const LIMIT: u64 = 256 << 20;
 
 /// Lines that say nothing any more, before the file is written anew.
 pub(super) const STALE_LINES: usize = 4096;
@@ -66,12 +70,17 @@ struct Written {
 // === impl Journal ===
 
 impl Journal {
-    /// Reads what is kept in a file; nothing if there is none, or if it is another boot's.
+    /// Reads what is kept in a file; nothing if there is none, or if it is another boot's. One that others can write is not
+    /// believed.
     pub(super) fn read(path: &Path) -> Result<Kept, RegistrationError> {
-        let bytes = match fs::read(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Kept::new()),
-            read => read.map_err(failed("read", path))?,
+        let read = Trust::own().read(path, LIMIT).map_err(io::Error::other);
+        let Some(bytes) = read.map_err(failed("read", path))? else {
+            return Ok(Kept::new());
         };
+        if !bytes.contains(&b'\n') {
+            warn!(path = %path.display(), "the file of registrations is cut off in its first line: nothing is registered \
+                from it; if tasks were registered since the host started, register them again");
+        }
         let boot = boot().map_err(failed("tell the boot for", path))?;
         let mut kept = Kept::new();
         // A last line that does not end was not finished, so nobody was answered.
@@ -264,3 +273,6 @@ impl From<&Entry> for Written {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
