@@ -35,8 +35,8 @@ pub use self::{
     registry::{Alarm, Listener, Registry},
     resolver::{Depth, Lookups, Resolution, Resolver},
     source::{
-        Believed, DOCKER_STATES, Docker, DockerConfig, DockerError, InvalidPlace, Oci, OciError, Place, Source,
-        SourceError, SourceState, SourceStatus,
+        Believed, DOCKER_STATES, Docker, DockerConfig, DockerError, InvalidPlace, Oci, OciConfig, OciError, Place,
+        Source, SourceError, SourceState, SourceStatus,
     },
     task::{Cgroup, Entry, Fact, SourceKind, TaskName},
     tasks::{Owner, Refused, Said, Taken, Tasks},

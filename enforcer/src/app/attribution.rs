@@ -9,8 +9,8 @@ use std::{
 use super::{INTROSPECTION_PORT, controller, infallible};
 use crate::{
     attribution::{
-        Believed, DOCKER_STATES, Docker, DockerConfig, Lookups, Oci, RegistrationError, Registrations, Registry,
-        Resolver, Source, SourceKind,
+        Believed, DOCKER_STATES, Docker, DockerConfig, Lookups, Oci, OciConfig, RegistrationError, Registrations,
+        Registry, Resolver, Source, SourceKind,
     },
     audit::Audit,
     config::{self, Config},
@@ -86,14 +86,18 @@ fn sources(config: &Config, cgroups: &CgroupFs, registry: &Arc<Registry>) -> Arc
         })))
     };
     let docker_has_its_own = config.sources.docker.is_some();
-    let oci = |oci: &config::OciSource| {
-        let (cgroups, registry) = (cgroups.clone(), Arc::clone(registry));
-        let believed = match oci.pod_annotations {
-            _ if asks_agent => Believed::Nobody,
-            true => Believed::PodsToo,
-            false => Believed::Containers,
+    let oci = |source: &config::OciSource| {
+        let config = OciConfig {
+            source,
+            docker_has_its_own,
+            believed: match source.pod_annotations {
+                _ if asks_agent => Believed::Nobody,
+                true => Believed::PodsToo,
+                false => Believed::Containers,
+            },
+            endpoint,
         };
-        Source::Oci(Oci::new(oci, docker_has_its_own, believed, endpoint, cgroups, registry))
+        Source::Oci(Oci::new(config, cgroups.clone(), Arc::clone(registry)))
     };
     let docker = config.sources.docker.iter().map(docker);
     docker.chain(config.sources.oci.iter().map(oci)).collect()

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     docker::{Config as DockerConfig, Docker, DockerError, STATES as DOCKER_STATES},
-    oci::{InvalidPlace, Oci, OciError, Place},
+    oci::{Config as OciConfig, InvalidPlace, Oci, OciError, Place},
     told::Believed,
 };
 use super::{

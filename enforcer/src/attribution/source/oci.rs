@@ -105,6 +105,19 @@ struct Status {
     refused: BTreeMap<PathBuf, String>,
 }
 
+/// What the source is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct Config<'a> {
+    /// What is configured.
+    pub source: &'a OciSource,
+    /// Whether Docker's containers have a source of their own.
+    pub docker_has_its_own: bool,
+    /// Whose annotations count.
+    pub believed: Believed,
+    /// Where containers ask for credentials.
+    pub endpoint: SocketAddrV4,
+}
+
 /// The runtimes' state cannot be looked at.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum OciError {
@@ -119,23 +132,15 @@ pub enum OciError {
 // === impl Oci ===
 
 impl Oci {
-    /// The source, for hosts where Docker's containers have a source of their own or not, whose annotations count or not, and
-    /// where containers ask for credentials at the endpoint.
+    /// The source.
     #[must_use]
-    pub fn new(
-        config: &OciSource,
-        docker_has_its_own: bool,
-        believed: Believed,
-        endpoint: SocketAddrV4,
-        cgroups: impl CgroupPaths,
-        registry: Arc<Registry>,
-    ) -> Self {
+    pub fn new(config: Config<'_>, cgroups: impl CgroupPaths, registry: Arc<Registry>) -> Self {
         let scope = Scope {
-            places: config.places.clone().into(),
-            skipped: if docker_has_its_own { DOCKER } else { &[] },
-            endpoint,
-            believed,
-            kubelet: config.kubelet.clone(),
+            places: config.source.places.clone().into(),
+            skipped: if config.docker_has_its_own { DOCKER } else { &[] },
+            endpoint: config.endpoint,
+            believed: config.believed,
+            kubelet: config.source.kubelet.clone(),
             trust: Trust::ROOT,
         };
         let cgroups: Arc<dyn CgroupPaths> = Arc::new(cgroups);
