@@ -136,6 +136,14 @@ fn permission(caller: &Caller, request: &AccessRequest) -> (Verdict, Option<Perm
     }
 }
 
+/// What a decision comes to if nobody has credentials for what was asked for.
+const fn without_credentials(verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Permit(_) => Verdict::Deny(DenialReason::NoCredentials),
+        Verdict::Deny(_) | Verdict::WouldDeny(_) => verdict,
+    }
+}
+
 async fn access(pending: &mut Pending<'_>, request: AccessRequest) -> Response {
     let caller = pending.caller;
     let (verdict, permit) = permission(caller, &request);
@@ -151,7 +159,10 @@ async fn access(pending: &mut Pending<'_>, request: AccessRequest) -> Response {
     pending.credential = permit.credential().cloned();
     match caller.upstream().credentials(&permit).await {
         Ok(Answer::Credentials(body)) => respond::credentials(body),
-        Ok(Answer::Unknown) => respond::unknown(request.version, Unknown::Id),
+        Ok(Answer::Unknown) => {
+            pending.verdict = without_credentials(verdict);
+            respond::unknown(request.version, Unknown::Id)
+        }
         Ok(Answer::NotReady) => respond::unknown(request.version, Unknown::Yet),
         Err(error) => {
             let task = match permit.task() {

@@ -66,6 +66,16 @@ impl Upstream {
         }
     }
 
+    /// Whether it is certain, without asking anybody, that it knows nothing of what `permit` is about.
+    #[must_use]
+    pub fn lacks(&self, permit: &Permit) -> bool {
+        match self {
+            Self::Embedded(embedded) => !embedded.has(permit.task(), permit.role_arn()),
+            // The agent knows roles by IDs only.
+            Self::EcsAgent(_) => permit.credential().is_none(),
+        }
+    }
+
     /// The credentials that `permit` is about.
     pub async fn credentials(&self, permit: &Permit) -> Result<Answer, UpstreamError> {
         match self {

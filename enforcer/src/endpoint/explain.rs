@@ -10,14 +10,14 @@ use super::{
     Endpoint,
     authorize::Sender,
     parse::{self, Parsed},
-    permission,
+    permission, without_credentials,
 };
 use crate::{audit::Verdict, policy::DenialReason};
 
 // === impl Endpoint ===
 
 impl Endpoint {
-    /// What a GET of `target` by a process of a cgroup would come to.
+    /// What a GET of `target` by a process of a cgroup would come to, as far as that can be told without asking the ECS agent.
     pub async fn explain(&self, cgroup_id: u64, target: &str) -> Verdict {
         let Ok(uri) = target.parse::<Uri>() else {
             return Verdict::Deny(DenialReason::Malformed);
@@ -32,10 +32,12 @@ impl Endpoint {
         };
         let caller = self.gate.caller(&Sender::of(handshake), self.gate.deadline()).await;
         let parsed = parse::parse(&Method::GET, &uri);
-        if let Parsed::Access(request) = &parsed {
-            permission(&caller, request).0
-        } else {
-            Verdict::Deny(parsed.problem())
+        let Parsed::Access(request) = &parsed else {
+            return Verdict::Deny(parsed.problem());
+        };
+        match permission(&caller, request) {
+            (verdict, Some(permit)) if caller.upstream().lacks(&permit) => without_credentials(verdict),
+            (verdict, _) => verdict,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod ends;
 mod holds;
+mod lacks;
 
 use std::{
     fs,

@@ -48,6 +48,9 @@ pub enum DenialReason {
     ExecutionRole,
     /// Nobody has this ID.
     UnknownId,
+    /// It may have what it asks for, but nobody has credentials for that: its role is not configured, or the ECS agent does
+    /// not know the ID.
+    NoCredentials,
     /// A request that cannot be granted: no ID, a method other than GET and HEAD, or a path that does not decode. What
     /// is not even HTTP is no request, and has no record.
     Malformed,
@@ -104,6 +107,7 @@ impl DenialReason {
             Self::NotOwner => "not_owner",
             Self::ExecutionRole => "execution_role",
             Self::UnknownId => "unknown_id",
+            Self::NoCredentials => "no_credentials",
             Self::Malformed => "malformed",
             Self::NotCredentials => "not_credentials",
             Self::TooManyConnections => "too_many_connections",

@@ -63,15 +63,25 @@ impl Embedded {
 
     /// The task's credentials, as they are in memory.
     pub(super) fn credentials(&self, permit: &Permit) -> Answer {
-        let for_task = permit.task().map(|task| For::Task(task.clone()));
-        let for_role = permit.role_arn().map(|arn| For::Role(Arc::clone(arn)));
-        let mut whose = for_task.into_iter().chain(for_role);
-        match whose.find_map(|whose| self.files.get(&whose)) {
+        match self.file(permit.task(), permit.role_arn()) {
             Some(file) => file
                 .current(Timestamp::now())
                 .map_or(Answer::NotReady, Answer::Credentials),
             None => Answer::Unknown,
         }
+    }
+
+    /// Whether there is a file for a task that has a role, be it the task's or the role's. What is in it is another question.
+    #[must_use]
+    pub fn has(&self, task: Option<&TaskName>, role_arn: Option<&Arc<str>>) -> bool {
+        self.file(task, role_arn).is_some()
+    }
+
+    fn file(&self, task: Option<&TaskName>, role_arn: Option<&Arc<str>>) -> Option<&Arc<CredentialsFile>> {
+        let for_task = task.map(|task| For::Task(task.clone()));
+        let for_role = role_arn.map(|arn| For::Role(Arc::clone(arn)));
+        let mut whose = for_task.into_iter().chain(for_role);
+        whose.find_map(|whose| self.files.get(&whose))
     }
 
     /// Takes over files that have changed.

@@ -90,7 +90,7 @@ fn only_a_consumer_for_execution_roles_may_have_theirs() {
     // It may, but the enforcer's own files have none.
     let mut engine = process(&mut scene, "engine");
     assert_eq!(engine.get(&path).unwrap().body_text(), REFUSAL);
-    recorded(&scene, "permit", "consumer");
+    recorded(&scene, "deny", "no_credentials");
     let mut web = scene.host_container("web").unwrap();
     assert_eq!(web.get(&path).unwrap().body_text(), REFUSAL);
 }
