@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
+    sync::Arc,
 };
 
 use serde_json::json;
@@ -16,6 +17,7 @@ use crate::{
         Answer,
         task::{Added, Claim, Details, Holder, NewTask, Secret, Statement, Summary},
     },
+    endpoint::Access,
     policy::{CredentialId, InvalidCredentialId},
 };
 
@@ -24,11 +26,14 @@ use crate::{
 impl Controller {
     /// Registers tasks, each by itself.
     pub(super) async fn add_tasks(&mut self, tasks: Vec<NewTask>, by: By) -> Answer {
-        let attributor = std::sync::Arc::clone(&self.attributor.borrow());
+        let attributor = Arc::clone(&self.attributor.borrow());
+        let access = Arc::clone(&self.access.borrow());
+        let lacks = lacks(&access);
         let until = self.registrations.deadline();
         let mut added = Vec::with_capacity(tasks.len());
         for task in tasks {
             let name = task.task.clone();
+            let role_arn = task.role_arn.as_deref().map(Arc::from);
             let outcome = match wanted(task) {
                 Ok(wanted) => {
                     let trusts = |path: &Path| attributor.trusts(path);
@@ -37,9 +42,14 @@ impl Controller {
                 Err(error) => Err(error.into()),
             };
             let error = outcome.as_ref().err().map(ToString::to_string);
-            match &error {
-                None => info!(task = name, "registered"),
-                Some(error) => warn!(task = name, error, "not registered"),
+            let lacking = role_arn.filter(|role_arn| error.is_none() && lacks(&TaskName::new(&name), role_arn));
+            let warning = lacking.map(|role_arn| {
+                format!("nobody has credentials for role {role_arn:?}; configure them as [[role]], or register another")
+            });
+            match (&error, &warning) {
+                (Some(error), _) => warn!(task = name, error, "not registered"),
+                (None, Some(warning)) => warn!(task = name, warning, "registered"),
+                (None, None) => info!(task = name, "registered"),
             }
             self.record_task("task-add", by, &name, error.clone());
             let credential = outcome.ok().flatten();
@@ -47,6 +57,7 @@ impl Controller {
                 task: name,
                 relative_uri: credential.map(|id| Secret(format!("/v2/credentials/{}", id.expose()))),
                 error,
+                warning,
             });
         }
         told(&added)
@@ -68,13 +79,15 @@ impl Controller {
 
     /// All tasks there are.
     pub(super) fn list_tasks(&self) -> Answer {
-        told(&summaries(&self.registry().read()))
+        let access = Arc::clone(&self.access.borrow());
+        told(&summaries(&self.registry().read(), lacks(&access)))
     }
 
     /// Everything about one task.
     pub(super) fn show_task(&self, task: &str) -> Answer {
         let hash = |credential: &CredentialId| self.recorder.hash(credential);
-        match details(&self.registry().read(), task, hash) {
+        let access = Arc::clone(&self.access.borrow());
+        match details(&self.registry().read(), task, hash, lacks(&access)) {
             Some(details) => told(&details),
             None => Answer::Error(format!(
                 "nobody knows a task {task:?}; `enforcer task list` shows those there are"
@@ -91,8 +104,8 @@ impl Controller {
         }
     }
 
-    pub(super) fn registry(&self) -> std::sync::Arc<Registry> {
-        std::sync::Arc::clone(self.attributor.borrow().registry())
+    pub(super) fn registry(&self) -> Arc<Registry> {
+        Arc::clone(self.attributor.borrow().registry())
     }
 
     fn record_task(&self, command: &'static str, by: By, task: &str, error: Option<String>) {
@@ -104,6 +117,12 @@ impl Controller {
             error,
         });
     }
+}
+
+/// Tells whether the enforcer itself is to have a task's credentials, and has none for its role.
+fn lacks(access: &Access) -> impl Fn(&TaskName, &Arc<str>) -> bool {
+    let embedded = access.upstream.embedded();
+    move |task, role_arn| embedded.is_some_and(|embedded| !embedded.has(Some(task), Some(role_arn)))
 }
 
 fn wanted(task: NewTask) -> Result<Wanted, InvalidCredentialId> {
@@ -131,7 +150,7 @@ fn by_task(tasks: &Tasks) -> BTreeMap<TaskName, Vec<Said<'_>>> {
     of
 }
 
-fn summaries(tasks: &Tasks) -> Vec<Summary> {
+fn summaries(tasks: &Tasks, lacks: impl Fn(&TaskName, &Arc<str>) -> bool) -> Vec<Summary> {
     let summary = |(task, said): (TaskName, Vec<Said<'_>>)| {
         let sources: BTreeSet<_> = said.iter().map(|said| said.source).collect();
         let containers: BTreeSet<_> = (said.iter())
@@ -144,14 +163,14 @@ fn summaries(tasks: &Tasks) -> Vec<Summary> {
             .map(|cgroup| &cgroup.path)
             .collect();
         let claimed = claimed(&said);
+        let role_arn = said.iter().find_map(|said| said.entry.role_arn.as_ref());
         let granted = claimed.iter().filter(|id| is_own(tasks, &task, id)).count();
         Summary {
             sources: sources.into_iter().collect(),
             containers: containers.len(),
             cgroups: cgroups.len(),
-            role_arn: said
-                .iter()
-                .find_map(|said| said.entry.role_arn.as_deref().map(str::to_owned)),
+            role_arn: role_arn.map(ToString::to_string),
+            no_credentials: role_arn.is_some_and(|role_arn| lacks(&task, role_arn)),
             granted,
             refused: claimed.len() - granted,
             leaving: said.iter().all(|said| said.is_over),
@@ -161,7 +180,12 @@ fn summaries(tasks: &Tasks) -> Vec<Summary> {
     by_task(tasks).into_iter().map(summary).collect()
 }
 
-fn details(tasks: &Tasks, name: &str, hash: impl Fn(&CredentialId) -> String) -> Option<Details> {
+fn details(
+    tasks: &Tasks,
+    name: &str,
+    hash: impl Fn(&CredentialId) -> String,
+    lacks: impl Fn(&TaskName, &Arc<str>) -> bool,
+) -> Option<Details> {
     let task = TaskName::new(name);
     let mut said: Vec<_> = tasks.said().filter(|said| said.task == task).collect();
     if said.is_empty() {
@@ -176,11 +200,14 @@ fn details(tasks: &Tasks, name: &str, hash: impl Fn(&CredentialId) -> String) ->
     Some(Details {
         task: name.to_owned(),
         claims: claimed(&said).into_iter().map(claim).collect(),
-        said: said.iter().map(statement).collect(),
+        said: said
+            .iter()
+            .map(|said| statement(said, |role_arn| lacks(&task, role_arn)))
+            .collect(),
     })
 }
 
-fn statement(said: &Said<'_>) -> Statement {
+fn statement(said: &Said<'_>, lacks: impl Fn(&Arc<str>) -> bool) -> Statement {
     let entry = said.entry;
     let fact = |(fact, value): &(attribution::Fact, Box<str>)| (fact.name().to_owned(), value.to_string());
     Statement {
@@ -194,6 +221,7 @@ fn statement(said: &Said<'_>) -> Statement {
             .collect(),
         created: entry.created,
         role_arn: entry.role_arn.as_deref().map(str::to_owned),
+        no_credentials: entry.role_arn.as_ref().is_some_and(lacks),
         credential_ids: entry.credential_ids.len(),
         execution_ids: entry.execution_ids.len(),
         facts: entry.facts.iter().map(fact).collect(),

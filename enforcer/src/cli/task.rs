@@ -154,6 +154,7 @@ impl Add {
         let errors: Vec<_> = (added.iter())
             .filter_map(|added| Some(format!("{}: {}", added.task, added.error.as_deref()?)))
             .collect();
+        print_warnings(&mut io::stderr().lock(), &added)?;
         self.common
             .print(&added, |output| print_added(output, &added, is_one))?;
         if errors.is_empty() {
@@ -229,6 +230,20 @@ fn print_added(output: &mut dyn Write, added: &[Added], is_one: bool) -> io::Res
     Ok(())
 }
 
+fn print_warnings(output: &mut dyn Write, added: &[Added]) -> io::Result<()> {
+    for added in added {
+        if let Some(warning) = &added.warning {
+            writeln!(output, "warning: {}: {warning}", printable(&added.task))?;
+        }
+    }
+    Ok(())
+}
+
+/// What follows a role.
+const fn mark(no_credentials: bool) -> &'static str {
+    if no_credentials { " NO CREDENTIALS" } else { "" }
+}
+
 fn print_list(output: &mut dyn Write, tasks: &[Summary]) -> io::Result<()> {
     writeln!(
         output,
@@ -245,12 +260,13 @@ fn print_list(output: &mut dyn Write, tasks: &[Summary]) -> io::Result<()> {
         };
         writeln!(
             output,
-            "{:<40} {:<20} {:>10} {:>8}  {claims:<20} {}",
+            "{:<40} {:<20} {:>10} {:>8}  {claims:<20} {}{}",
             printable(&task.task),
             sources.join(","),
             task.containers,
             task.cgroups,
-            printable(task.role_arn.as_deref().unwrap_or("-"))
+            printable(task.role_arn.as_deref().unwrap_or("-")),
+            mark(task.no_credentials)
         )?;
     }
     Ok(())
@@ -300,7 +316,7 @@ fn print_statement(output: &mut dyn Write, task: &str, said: &Statement) -> io::
         writeln!(output, "    cgroup {}{id}", printable(path))?;
     }
     if let Some(role_arn) = &said.role_arn {
-        writeln!(output, "    role {}", printable(role_arn))?;
+        writeln!(output, "    role {}{}", printable(role_arn), mark(said.no_credentials))?;
     }
     for (fact, value) in &said.facts {
         writeln!(output, "    {fact} {}", printable(value))?;

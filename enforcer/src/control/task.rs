@@ -42,6 +42,9 @@ pub struct Added {
     /// Why it is not registered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// What is wrong although it is registered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 /// A task, in a line.
@@ -57,6 +60,8 @@ pub struct Summary {
     pub cgroups: usize,
     /// Its role.
     pub role_arn: Option<String>,
+    /// Whether nobody has credentials for this role.
+    pub no_credentials: bool,
     /// How many credential IDs it owns.
     pub granted: usize,
     /// How many it claims and does not get.
@@ -91,6 +96,8 @@ pub struct Statement {
     pub created: Timestamp,
     /// Its role.
     pub role_arn: Option<String>,
+    /// Whether nobody has credentials for this role.
+    pub no_credentials: bool,
     /// How many credential IDs it claims.
     pub credential_ids: usize,
     /// How many IDs of execution roles it names.

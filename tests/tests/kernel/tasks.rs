@@ -8,6 +8,7 @@ use std::{
 
 use enforcer_tests::{
     actor::Actor,
+    audit::Record,
     cgroup,
     enter::Place,
     scene::{Scene, credential_id},
@@ -207,6 +208,27 @@ fn tasks_are_listed_and_shown_without_their_ids() {
     let texts = told(&mut scene, &["task", "list"]) + &told(&mut scene, &["task", "show", "registered"]);
     assert!(texts.contains("registered") && !texts.contains(&id) && !shown.to_string().contains(&id));
     assert!(refused(&mut scene, &["task", "show", "nobody"]).contains("nobody knows"));
+}
+
+#[test]
+fn a_role_nobody_has_credentials_for_is_told_wherever_one_looks() {
+    let (mut scene, cgroup) = scene();
+    let path = relative(&cgroup);
+    let unknown = "arn:aws:iam::111122223333:role/REGISTERED";
+    let add = ["task", "add", "registered", "--cgroup", &path, "--role-arn", unknown];
+    let Output { status, stderr, .. } = run(&mut scene, &add);
+    let warning = String::from_utf8(stderr).unwrap();
+    assert!(status.success() && warning.contains(unknown), "{warning}");
+    for command in [&["task", "list"][..], &["task", "show", "registered"]] {
+        let text = told(&mut scene, command);
+        assert!(text.contains(&format!("{unknown} NO CREDENTIALS")), "{text}");
+    }
+    let own = "/v2/credentials/self";
+    let text = told(&mut scene, &["explain", "--cgroup", &path, "--path", own]);
+    assert!(text.contains("deny: no_credentials"), "{text}");
+    assert_eq!(process(&scene, &cgroup).get(own).unwrap().body_text(), REFUSAL);
+    let is_denied = |record: &Record| record.is_endpoint("deny", "no_credentials") && record.is_of("registered");
+    scene.audit().wait_for(is_denied).unwrap();
 }
 
 #[test]

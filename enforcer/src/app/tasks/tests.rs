@@ -1,9 +1,11 @@
 //! What is told about tasks.
 
+use std::sync::Arc;
+
 use super::{details, summaries};
 use crate::{
     attribution::{
-        SourceKind, Tasks,
+        SourceKind, TaskName, Tasks,
         tests::{entry, tasks},
     },
     control::task::Holder,
@@ -19,9 +21,14 @@ fn known() -> Tasks {
     known
 }
 
+/// There are credentials for everybody.
+fn nothing_lacks(_task: &TaskName, _role_arn: &Arc<str>) -> bool {
+    false
+}
+
 #[test]
 fn a_task_is_listed_with_all_who_know_it_and_with_its_claims() {
-    let listed = summaries(&known());
+    let listed = summaries(&known(), nothing_lacks);
     let told: Vec<_> = (listed.iter())
         .map(|task| (&*task.task, task.containers, task.cgroups, task.granted, task.refused))
         .collect();
@@ -33,7 +40,7 @@ fn a_task_is_listed_with_all_who_know_it_and_with_its_claims() {
 fn everything_about_a_task_is_told_but_its_ids() {
     let known = known();
     let hash = |credential: &CredentialId| format!("#{}", credential.expose().len());
-    let web = details(&known, "web", hash).unwrap();
+    let web = details(&known, "web", hash, nothing_lacks).unwrap();
     assert_eq!(
         (&*web.said[1].named, web.said[1].source),
         ("container", SourceKind::Docker)
@@ -42,13 +49,13 @@ fn everything_about_a_task_is_told_but_its_ids() {
         .map(|claim| (&*claim.credential, &claim.holder, claim.refused.len()))
         .collect();
     assert_eq!(claims, [("#6", &Holder::Own, 1), ("#4", &Holder::Own, 0)]);
-    let greedy = details(&known, "greedy", hash).unwrap();
+    let greedy = details(&known, "greedy", hash, nothing_lacks).unwrap();
     assert_eq!(greedy.claims[0].holder, Holder::Task("web".to_owned()));
     for told in [web, greedy] {
         let text = serde_json::to_string(&told).unwrap();
         assert!(!text.contains("id-web") && !text.contains("id-1"), "{text}");
     }
-    assert_eq!(details(&known, "nobody", hash), None);
+    assert_eq!(details(&known, "nobody", hash, nothing_lacks), None);
 }
 
 #[test]
@@ -56,7 +63,26 @@ fn what_was_taken_back_is_leaving_and_known_only_for_its_ids() {
     let mut known = known();
     let id = entry("/docker/x", "greedy", "").id;
     known.remove(SourceKind::Docker, &id);
-    assert!(summaries(&known)[0].leaving && !summaries(&known)[1].leaving);
+    assert!(summaries(&known, nothing_lacks)[0].leaving && !summaries(&known, nothing_lacks)[1].leaving);
     known.sweep(|_| true);
-    assert_eq!(summaries(&known).len(), 1);
+    assert_eq!(summaries(&known, nothing_lacks).len(), 1);
+}
+
+#[test]
+fn a_role_nobody_has_credentials_for_is_marked() {
+    let mut known = known();
+    for (cgroup, task, role_arn) in [("/docker/y", "shop", "arn:SHOP"), ("/docker/z", "stock", "arn:stock")] {
+        let mut container = entry(cgroup, task, "");
+        container.role_arn = Some(role_arn.into());
+        known.put(SourceKind::Docker, container).unwrap();
+    }
+    let lacks = |_task: &TaskName, role_arn: &Arc<str>| **role_arn == *"arn:SHOP";
+    let marked: Vec<_> = (summaries(&known, lacks).into_iter())
+        .filter_map(|task| task.no_credentials.then_some(task.task))
+        .collect();
+    assert_eq!(marked, ["shop"]);
+    for (task, is_marked) in [("shop", true), ("stock", false), ("web", false)] {
+        let shown = details(&known, task, |_| String::new(), lacks).unwrap();
+        assert_eq!(shown.said[0].no_credentials, is_marked, "{task}");
+    }
 }
