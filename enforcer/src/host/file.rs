@@ -54,15 +54,21 @@ pub(crate) enum Unfit {
 // === impl Trust ===
 
 impl Trust {
+    /// Root's files only.
+    pub(crate) const ROOT: Self = Self { owner: Uid::ROOT };
+
     /// Also the files of whom this process runs as.
     pub(crate) fn own() -> Self {
         Self { owner: geteuid() }
     }
 
-    /// Whether nobody else can write what is like this.
+    /// Whether nobody else can write what is like this. What lies in a sticky directory stays whose it is, whoever else can
+    /// write there.
     pub(crate) fn believes(self, stat: &Stat) -> bool {
+        let mode = Mode::from_raw_mode(stat.st_mode);
+        let is_sticky = FileType::from_raw_mode(stat.st_mode) == FileType::Directory && mode.contains(Mode::SVTX);
         let is_owned = [Uid::ROOT, self.owner].contains(&Uid::from_raw(stat.st_uid));
-        is_owned && !Mode::from_raw_mode(stat.st_mode).intersects(Mode::WGRP | Mode::WOTH)
+        is_owned && (is_sticky || !mode.intersects(Mode::WGRP | Mode::WOTH))
     }
 
     /// The content of the file at a path; `None` if there is none.

@@ -6,28 +6,25 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    fs::File,
-    io::{self, Read},
+    io,
     os::{fd::OwnedFd, unix::ffi::OsStringExt},
     path::{Component, Path, PathBuf},
 };
 
 use jiff::Timestamp;
 use rustix::{
-    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, StatxFlags, Uid, fstat, openat, readlinkat, statat, statx},
+    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, StatxFlags, fstat, openat, readlinkat, statat, statx},
     io::Errno,
 };
 
-use crate::host::cgroupfs::CgroupError;
+pub(super) use crate::host::file::Trust;
+use crate::host::{
+    cgroupfs::CgroupError,
+    file::{self, Unfit},
+};
 
 /// How large a file may be: no container's configuration gets anywhere near it.
 const LIMIT: u64 = 8 << 20;
-
-/// Whose files are believed, besides root's.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Trust {
-    owner: Uid,
-}
 
 /// A directory that only root can have written.
 #[derive(Debug)]
@@ -101,6 +98,20 @@ pub(super) enum Refused {
 // === impl Refused ===
 
 impl Refused {
+    fn of(unfit: Unfit, path: PathBuf) -> Self {
+        match unfit {
+            Unfit::Io { operation, source } => Self::Io {
+                operation,
+                path,
+                source,
+            },
+            Unfit::Link => Self::Link(path),
+            Unfit::NoFile => Self::NoFile(path),
+            Unfit::NotRoots => Self::NotRoots(path),
+            Unfit::TooLarge { .. } => Self::TooLarge(path),
+        }
+    }
+
     /// Whether the system has failed, and nothing is told of the file.
     pub(super) fn is_failure(&self) -> bool {
         if let Self::Cgroup {
@@ -124,16 +135,6 @@ impl Refused {
 // === impl Trust ===
 
 impl Trust {
-    /// Root's files only.
-    pub(super) const ROOT: Self = Self { owner: Uid::ROOT };
-
-    #[cfg(test)]
-    pub(super) fn own() -> Self {
-        Self {
-            owner: rustix::process::geteuid(),
-        }
-    }
-
     /// Opens a directory by its absolute path; `None` if there is none.
     pub(super) fn open(self, path: &Path) -> Result<Option<Directory>, Refused> {
         if !path.is_absolute() {
@@ -161,13 +162,10 @@ impl Trust {
     }
 
     fn require(self, stat: &Stat, path: &Path) -> Result<(), Refused> {
-        let mode = Mode::from_raw_mode(stat.st_mode);
-        let is_sticky = FileType::from_raw_mode(stat.st_mode) == FileType::Directory && mode.contains(Mode::SVTX);
-        let is_owned = [Uid::ROOT, self.owner].contains(&Uid::from_raw(stat.st_uid));
-        if !is_owned || (mode.intersects(Mode::WGRP | Mode::WOTH) && !is_sticky) {
-            return Err(Refused::NotRoots(path.to_owned()));
+        if self.believes(stat) {
+            return Ok(());
         }
-        Ok(())
+        Err(Refused::NotRoots(path.to_owned()))
     }
 }
 
@@ -229,43 +227,20 @@ impl Directory {
 
     /// A file's content; `None` if there is no such file.
     pub(super) fn read(&self, name: &OsStr) -> Result<Option<Content>, Refused> {
-        self.read_if(name, |stat, path| self.trust.require(stat, path))
+        self.read_if(name, |stat| self.trust.believes(stat))
     }
 
     /// The content of a file, whoever may have written it.
     pub(super) fn read_of_anyone(&self, name: &OsStr) -> Result<Option<Content>, Refused> {
-        self.read_if(name, |_, _| Ok(()))
+        self.read_if(name, |_| true)
     }
 
-    fn read_if(
-        &self,
-        name: &OsStr,
-        is_believed: impl FnOnce(&Stat, &Path) -> Result<(), Refused>,
-    ) -> Result<Option<Content>, Refused> {
+    fn read_if(&self, name: &OsStr, is_believed: impl FnOnce(&Stat) -> bool) -> Result<Option<Content>, Refused> {
         let path = self.path.join(name);
-        // A named pipe without a writer must not be waited for.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let Some(descriptor) = self.open(name, flags, &path)? else {
+        let Some(descriptor) = self.open(name, file::FLAGS, &path)? else {
             return Ok(None);
         };
-        let stat = fstat(&descriptor).map_err(io("inspect", &path))?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(Refused::NoFile(path));
-        }
-        is_believed(&stat, &path)?;
-        if u64::try_from(stat.st_size).is_ok_and(|size| size > LIMIT) {
-            return Err(Refused::TooLarge(path));
-        }
-        let mut bytes = Vec::new();
-        let limited = File::from(descriptor).take(LIMIT + 1).read_to_end(&mut bytes);
-        limited.map_err(|source| Refused::Io {
-            operation: "read",
-            path: path.clone(),
-            source,
-        })?;
-        if bytes.len() as u64 > LIMIT {
-            return Err(Refused::TooLarge(path));
-        }
+        let (bytes, stat) = file::read(descriptor, LIMIT, is_believed).map_err(|unfit| Refused::of(unfit, path))?;
         Ok(Some(Content {
             bytes,
             stamp: Stamp::of(&stat),
