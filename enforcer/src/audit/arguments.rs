@@ -102,7 +102,13 @@ impl Redaction {
             || (option.is_some() && !bare.contains(['=', ':']) && is_secrets_name(bare))
         {
             self.next = Next::Secret;
-            return (word, false);
+            // What is called like a secret may be one, behind a short option.
+            let attached = attached(bare).filter(|at| *at < bare.len());
+            let Some((known, secret)) = attached.and_then(|at| word.split_at_checked(at)) else {
+                return (word, false);
+            };
+            shown.push_str(known);
+            return (secret, true);
         }
         let secret = value(word).into_iter().chain(attached(word)).min();
         // What follows a user may be of the password still.
@@ -287,6 +293,8 @@ mod tests {
             (&["x", "--api-key", "abc", "y"], &["x", "--api-key", "***", "y"]),
             (&["mysql", "-phunter2", "db"], &["mysql", "-p***", "db"]),
             (&["mysql", "-p", "hunter2"], &["mysql", "-p", "***"]),
+            (&["mysql", "-pw00AAA", "db"], &["mysql", "-p***", "***"]),
+            (&["x", "-password", "hunter2"], &["x", "-p***", "***"]),
             (
                 &["env", "AWS_SECRET_ACCESS_KEY=a/b", "x"],
                 &["env", "AWS_SECRET_ACCESS_KEY=***", "x"],
