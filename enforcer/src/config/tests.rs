@@ -1,5 +1,7 @@
 //! What a configuration means, and what is said about a wrong one.
 
+mod names;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsString,

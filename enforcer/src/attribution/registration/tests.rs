@@ -239,6 +239,24 @@ async fn only_cgroups_that_exist_and_are_guarded_can_be_registered() {
 }
 
 #[tokio::test]
+async fn no_task_is_registered_under_a_containers_name_or_with_what_is_no_role() {
+    let mut world = World::new();
+    for name in ["docker/web", "oci/container/default/web", "kubernetes/shop/web/uid"] {
+        let refused = world.refused(with_role(name, &["/web"])).await;
+        assert!(refused.contains("take another one"), "{refused}");
+    }
+    for arn in ["", "a b", "a\n"] {
+        let wanted = Wanted {
+            role_arn: Some(arn.to_owned()),
+            ..at("web", &["/web"])
+        };
+        let refused = world.refused(wanted).await;
+        assert!(refused.contains("a role's ARN"), "{refused}");
+    }
+    assert_eq!(world.owner("/web"), None);
+}
+
+#[tokio::test]
 async fn a_container_is_registered_by_the_cgroup_its_engine_gives_it() {
     let mut world = World::new();
     let of = |id: &str| Wanted {
