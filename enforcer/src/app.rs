@@ -7,6 +7,7 @@ mod attribution;
 mod commanders;
 mod controller;
 mod explain;
+mod guard;
 mod kernel;
 pub mod preflight;
 pub mod sockets;
@@ -28,6 +29,7 @@ pub(crate) use self::kernel::INTROSPECTION_PORT;
 use self::{
     attribution::Attribution,
     controller::{Controller, Earlier, access},
+    guard::Guard,
     preflight::OwnCgroupError,
     sockets::{Offered, Sockets},
 };
@@ -42,7 +44,6 @@ use crate::{
     host::{
         HostError, address,
         cgroupfs::{CgroupError, CgroupFs},
-        classes::ClassWatch,
         coverage::Coverage,
         sockets::Stale,
         treatment::Rules,
@@ -146,8 +147,15 @@ enum Ending {
 pub async fn run(launch: Launch) -> Result<(), AppError> {
     let mut signals = Signals::listen()?;
     raise_open_files();
-    let audit = Audit::start(&launch.config.audit)?;
-    let mut running = Running::start(launch, &audit).await?;
+    let Launch {
+        flags,
+        config,
+        offered,
+        prepared,
+    } = launch;
+    let guard = Guard::attach(&config, prepared)?;
+    let audit = Audit::start(&config.audit)?;
+    let mut running = Running::start(flags, config, guard, offered, &audit).await?;
     notify(&[NotifyState::Ready]);
     let (ending, outcome) = match running.wait(&mut signals).await {
         Ok(ending) => (ending, Ok(())),
@@ -183,35 +191,31 @@ fn stale<'a>(bpf: &Bpf, cgroups: &'a CgroupFs, config: &'a bpf::Config, rules: &
 // === impl Running ===
 
 impl Running {
-    async fn start(launch: Launch, audit: &Audit) -> Result<Self, AppError> {
-        let (flags, config) = (launch.flags, launch.config);
-        let cgroups = CgroupFs::find(config.cgroups.root.as_deref())?;
-        let own_cgroup = preflight::own_cgroup(&cgroups)?;
-        let bpf_config = kernel::bpf_config(&config, &cgroups, &own_cgroup);
-        let rules = Arc::new(kernel::rules(&config, &own_cgroup));
-        let known = Attribution::build(&config, &cgroups, audit)?;
-        let earlier = Earlier::None(cgroups.clone(), Arc::clone(&known.registry));
-        let access = Arc::new(access(&config, Arc::clone(&rules), &earlier));
-        let mut bpf = Bpf::load(&bpf_config, launch.prepared)?;
-        let (classes, class_control) = ClassWatch::start(cgroups.clone(), Arc::clone(&rules), bpf.take_classes()?)?;
+    async fn start(
+        flags: Flags,
+        config: Config,
+        mut guard: Guard,
+        offered: Offered,
+        audit: &Audit,
+    ) -> Result<Self, AppError> {
+        let known = Attribution::build(&config, &guard.cgroups, audit)?;
+        let earlier = Earlier::None(guard.cgroups.clone(), Arc::clone(&known.registry));
+        let access = Arc::new(access(&config, Arc::clone(&guard.rules), &earlier));
         let (attributor, attributor_watch) = watch::channel(Arc::clone(&access.attributor));
         let (access, access_watch) = watch::channel(access);
-        let gate = Gate::new(bpf.take_accepted()?, access_watch.clone(), known.resolver);
-        let mut feed = feed(&mut bpf, attributor_watch.clone(), audit)?;
-        let log = bpf.take_log()?;
-        let tables = bpf.take_tables()?;
-        // Blocking comes before listening: if somebody holds our ports, metadata is blocked all the same.
-        bpf.attach(&bpf_config)?;
-        let stale = stale(&bpf, &cgroups, &bpf_config, &rules);
-        let former = bpf.former_endpoint();
-        let coverage = Coverage::start(bpf, cgroups.clone(), bpf_config.cgroup_root.clone())?;
+        let gate = Gate::new(guard.bpf.take_accepted()?, access_watch.clone(), known.resolver);
+        let mut feed = feed(&mut guard.bpf, attributor_watch.clone(), audit)?;
+        let log = guard.bpf.take_log()?;
+        let former = guard.bpf.former_endpoint();
+        let stale = stale(&guard.bpf, &guard.cgroups, &guard.config, &guard.rules);
+        let coverage = Coverage::start(guard.bpf, guard.cgroups.clone(), guard.config.cgroup_root.clone())?;
         block_in_place(|| stale.destroy())?;
         address::put(config.endpoint.address, former).await?;
-        let Sockets { listeners, handles } = Sockets::open(&config.endpoint, launch.offered).await?;
+        let Sockets { listeners, handles } = Sockets::open(&config.endpoint, offered).await?;
         let control = control::Server::bind(&config.control_socket)?;
         // What happens once this one is ready is not unattended any more.
         let backlog = feed.backlog()?;
-        announce(&config, &bpf_config);
+        announce(&config, &guard.config);
 
         let (serving, serving_watcher) = drain::channel();
         let (watching, watching_watcher) = drain::channel();
@@ -219,7 +223,7 @@ impl Running {
         let mut supervisor = Supervisor::default();
         supervisor.spawn("kernel event reader", feed.run(backlog, feeding_watcher.clone()));
         supervisor.spawn("kernel log reader", forward(log, feeding_watcher));
-        supervisor.spawn("cgroup watcher", classes.run(watching_watcher.clone()));
+        supervisor.spawn("cgroup watcher", guard.classes.run(watching_watcher.clone()));
         supervisor.spawn("network device watcher", cover_devices(coverage, watching_watcher));
         attribution::follow(known.lookups, &mut supervisor, &serving_watcher);
         let embedded = move || access_watch.borrow().upstream.embedded().cloned();
@@ -231,7 +235,7 @@ impl Running {
             supervisor.spawn("credential endpoint", infallible(serve));
         }
         let (sender, requests) = mpsc::channel(1);
-        let admit = commanders::admit(cgroups.clone(), attributor_watch);
+        let admit = commanders::admit(guard.cgroups.clone(), attributor_watch);
         supervisor.spawn(
             "control socket",
             infallible(control.run(admit, sender, serving_watcher)),
@@ -239,10 +243,10 @@ impl Running {
         let controller = Controller {
             flags,
             config,
-            cgroups,
-            own_cgroup,
-            tables,
-            classes: class_control,
+            cgroups: guard.cgroups,
+            own_cgroup: guard.own_cgroup,
+            tables: guard.tables,
+            classes: guard.class_control,
             access,
             attributor,
             recorder: audit.recorder(),

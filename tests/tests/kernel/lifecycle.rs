@@ -1,6 +1,7 @@
 //! Starting, stopping, dying: what stays in force, and what the audit feed has to show.
 
 use std::{
+    fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -45,6 +46,20 @@ fn a_killed_enforcer_leaves_its_guard_and_the_next_one_takes_over() {
     }
     recorded(&scene, Hook::Connect4, Outcome::Denied, Reason::ImdsBlocked, "web");
     assert_nothing_reached_the_metadata_service(&mut scene);
+}
+
+#[test]
+fn a_first_start_that_fails_leaves_the_metadata_service_blocked() {
+    for file in ["/var/lib/enforcer/registrations.json", "/var/lib/enforcer/audit.key"] {
+        let mut scene = Scene::builder().task("web").prepare().unwrap();
+        let path = scene.path(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "nothing that can be read\n").unwrap();
+        scene.enforcer().start().unwrap_err();
+        let mut web = scene.host_container("web").unwrap();
+        assert_eq!(web.connect(IMDS).unwrap(), EPERM, "{file}");
+        assert_nothing_reached_the_metadata_service(&mut scene);
+    }
 }
 
 #[test]
