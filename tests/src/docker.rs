@@ -207,6 +207,11 @@ impl Docker {
         self.call(["exec"].iter().chain(options).chain(&[container, "bash", "-c", script]))
     }
 
+    /// Makes the image of later containers of a container, with its labels.
+    pub fn commit(&self, container: &str) -> Result<()> {
+        self.call(["commit", container, image::NAME]).map(drop)
+    }
+
     fn load_image(&self, scene: &Scene) -> Result<()> {
         let image = scene.path(image::make(scene)?);
         let image = image.to_str().context("the image has no name")?;

@@ -42,6 +42,23 @@ fn process(scene: &Scene, cgroup: &Path) -> Actor {
 }
 
 #[test]
+fn an_image_chooses_no_role_for_its_containers() {
+    let (scene, docker) = scene();
+    let [label, own] = with_role(&scene, "web");
+    let maker = docker.create(&[&label, "--label=enforcer.task=shop"]).unwrap();
+    docker.commit(&maker).unwrap();
+    let answer = docker.run_script(&["--rm", &own], ASK).unwrap();
+    assert!(answer.starts_with(REFUSED), "{answer}");
+    scene
+        .audit()
+        .wait_for(|record| record.source == "attribution" && record.reason.as_deref() == Some("forged"))
+        .unwrap();
+    let [label, own] = with_role(&scene, "batch");
+    let answer = docker.run_script(&["--rm", &label, &own], ASK).unwrap();
+    assert_got(&scene, &answer, "batch");
+}
+
+#[test]
 fn a_container_that_is_put_into_the_cgroup_of_another_is_itself_from_its_first_action() {
     let (scene, docker) = scene();
     let path = format!("/v2/credentials/{}", credential_id().unwrap());

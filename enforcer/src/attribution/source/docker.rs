@@ -13,6 +13,7 @@ mod agent;
 mod client;
 mod connection;
 mod container;
+mod labeled;
 mod objects;
 mod pending;
 mod place;
@@ -346,6 +347,11 @@ impl Docker {
         let unproven = match saying {
             Saying::Entry(entry) => return Ok(Said::Entry(entry)),
             Saying::Nothing => return Ok(Said::Nothing),
+            Saying::Labeled(labeled) => {
+                let image = labeled.image.clone();
+                let entry = asker.image_labels(&image, id, |labels| labeled.beside(labels)).await?;
+                return Ok(Said::Entry(entry));
+            }
             Saying::Unproven(unproven) => unproven,
         };
         let Some(agent) = self.agent.as_ref().filter(|_| unproven.is_told()) else {

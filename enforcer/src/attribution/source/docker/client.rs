@@ -1,4 +1,4 @@
-//! The engine's API over its socket: three questions and the stream of events, with a bound on time and size of each.
+//! The engine's API over its socket: four questions and the stream of events, with a bound on time and size of each.
 //!
 //! Not the `bollard` crate (0.21): it takes answers of any size as a whole, makes a connection for each question, decodes
 //! all there is, and writes every answer, with the environment in it, to the debug log.
@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use bytes::Bytes;
 use http::StatusCode;
 use hyper::body::Incoming;
 use jiff::Timestamp;
@@ -18,7 +19,7 @@ use tokio::task::JoinError;
 
 use super::{
     connection::{Connection, PATIENCE, What, require_ok},
-    container::Container,
+    container::{Container, Image, Labels},
     objects::Objects,
 };
 use crate::{attribution::ContainerId, telemetry::causes};
@@ -318,23 +319,10 @@ impl Asker<'_> {
         id: &ContainerId,
         read: impl FnOnce(&Container<'_>) -> T,
     ) -> Result<Option<T>, DockerError> {
-        let mut connection = self.connection().await?;
         let what = What::Container(id);
-        let response = connection
-            .get(what, &format!("/containers/{}/json", id.as_str()))
-            .await?;
-        let is_there = response.status() != StatusCode::NOT_FOUND;
-        let body = if is_there {
-            require_ok(what, response)?
-        } else {
-            response.into_body()
-        };
-        let body = connection.body(what, body).await?;
-        // Only now that nothing of the answer is left: it could be taken for the next one.
-        self.connection = Some(connection);
-        if !is_there {
+        let Some(body) = self.get(what, &format!("/containers/{}/json", id.as_str())).await? else {
             return Ok(None);
-        }
+        };
         let container: Container<'_> =
             serde_json::from_slice(&body).map_err(|error| DockerError::garbage(what, &error))?;
         if container.id != *id {
@@ -347,6 +335,40 @@ impl Asker<'_> {
         Ok(Some(read(&container)))
     }
 
+    /// What `read` makes of the labels of a container's image; of none if there is no such image.
+    pub(super) async fn image_labels<T>(
+        &mut self,
+        image: &str,
+        container: &ContainerId,
+        read: impl FnOnce(Option<&Labels<'_>>) -> T,
+    ) -> Result<T, DockerError> {
+        let what = What::ImageOf(container);
+        if !is_digest(image) {
+            return Ok(read(None));
+        }
+        let Some(body) = self.get(what, &format!("/images/{image}/json")).await? else {
+            return Ok(read(None));
+        };
+        let image: Image<'_> = serde_json::from_slice(&body).map_err(|error| DockerError::garbage(what, &error))?;
+        Ok(read(Some(&image.labels())))
+    }
+
+    /// What the engine answers; `None` if there is no such thing.
+    async fn get(&mut self, what: What<'_>, path: &str) -> Result<Option<Bytes>, DockerError> {
+        let mut connection = self.connection().await?;
+        let response = connection.get(what, path).await?;
+        let is_there = response.status() != StatusCode::NOT_FOUND;
+        let body = if is_there {
+            require_ok(what, response)?
+        } else {
+            response.into_body()
+        };
+        let body = connection.body(what, body).await?;
+        // Only now that nothing of the answer is left: it could be taken for the next one.
+        self.connection = Some(connection);
+        Ok(is_there.then_some(body))
+    }
+
     async fn connection(&mut self) -> Result<Connection, DockerError> {
         if let Some(mut connection) = self.connection.take()
             && connection.is_open().await
@@ -355,6 +377,12 @@ impl Asker<'_> {
         }
         Connection::open(&self.engine.socket).await
     }
+}
+
+/// Whether an image's ID is one: it becomes a part of a path.
+fn is_digest(id: &str) -> bool {
+    let hex = id.strip_prefix("sha256:");
+    hex.is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 // === impl Events ===

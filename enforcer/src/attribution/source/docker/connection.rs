@@ -38,6 +38,7 @@ pub(super) enum What<'a> {
     Itself,
     AllContainers,
     Container(&'a ContainerId),
+    ImageOf(&'a ContainerId),
     Events,
 }
 
@@ -137,6 +138,7 @@ impl fmt::Display for What<'_> {
             Self::Itself => formatter.write_str("itself"),
             Self::AllContainers => formatter.write_str("all containers"),
             Self::Container(id) => write!(formatter, "container {}", id.as_str()),
+            Self::ImageOf(id) => write!(formatter, "the image of container {}", id.as_str()),
             Self::Events => formatter.write_str("events"),
         }
     }

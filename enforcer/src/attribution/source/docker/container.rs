@@ -26,6 +26,9 @@ pub(super) struct Container<'a> {
     pub(super) created: Timestamp,
     #[serde(borrow)]
     name: Cow<'a, str>,
+    /// The ID of the image it was made of.
+    #[serde(borrow, default)]
+    pub(super) image: Cow<'a, str>,
     #[serde(borrow)]
     state: State<'a>,
     #[serde(borrow)]
@@ -95,6 +98,21 @@ struct LogOptions<'a> {
     awslogs: Option<Cow<'a, str>>,
 }
 
+/// `GET /images/<ID>/json`
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Image<'a> {
+    #[serde(borrow, default)]
+    config: Option<ImageConfig<'a>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ImageConfig<'a> {
+    #[serde(borrow, default)]
+    labels: Option<Labels<'a>>,
+}
+
 /// What the engine was told to mount.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -143,6 +161,15 @@ impl Labels<'_> {
             _ => return None,
         };
         label.as_deref()
+    }
+}
+
+// === impl Image ===
+
+impl<'a> Image<'a> {
+    /// The labels that containers made of it have unless they are given others.
+    pub(super) fn labels(self) -> Labels<'a> {
+        self.config.unwrap_or_default().labels.unwrap_or_default()
     }
 }
 

@@ -3,15 +3,16 @@
 //! Who may set labels need not be who runs the host, so a label never makes a container part of a task that others made
 //! without it. A container of a pod, which cri-dockerd makes, is of the pod whose cgroup it is in. Labels of containers that say they are the ECS agent's come from task definitions: there they mean nothing.
 
-use std::{net::SocketAddrV4, path::PathBuf, sync::Arc};
+use std::{net::SocketAddrV4, path::PathBuf};
 
 use super::{
-    super::told::{self, Named, is_name},
+    super::told::{self, is_name},
     container::Container,
+    labeled::Labeled,
     place::Placing,
 };
 use crate::attribution::{
-    Cgroup, Entry, Fact, SourceKind, TaskName,
+    Cgroup, Entry, Fact, TaskName,
     kubernetes::{NotOfThisPod, Pod},
 };
 
@@ -47,6 +48,8 @@ pub(super) enum Saying {
     Entry(Entry),
     /// Nothing: where its cgroup is cannot be told.
     Nothing,
+    /// What its labels name counts unless its image does.
+    Labeled(Box<Labeled>),
     /// Whose it is the ECS agent can tell.
     Unproven(Box<Unproven>),
 }
@@ -116,26 +119,31 @@ impl Rules {
         };
         let own_name = own_name(container);
         let labels = container.config.labels.as_ref();
-        match Pod::of(|key| labels?.of_pod(key), &cgroup) {
+        let is_pods = match Pod::of(|key| labels?.of_pod(key), &cgroup) {
+            Ok(None) => false,
             // An image has labels, too; only the kubelet has containers put into a pod's cgroup.
-            Ok(None) | Err(NotOfThisPod::NoUid) => {}
+            Err(NotOfThisPod::NoUid) => true,
             Ok(Some(pod)) => return Saying::Entry(self.of_pod(container, cgroup, pod)),
-            Err(NotOfThisPod::Unnamed) => return Saying::Entry(self.entry(container, cgroup, own_name, None)),
+            Err(NotOfThisPod::Unnamed) => return Saying::Entry(self.entry(container, cgroup, own_name)),
             Err(problem) => {
-                let entry = self.entry(container, cgroup, own_name, None);
+                let entry = self.entry(container, cgroup, own_name);
                 return Saying::Entry(forged(entry, &problem.to_string()));
             }
-        }
+        };
         let Some(arn) = labels.and_then(|labels| labels.ecs_task.as_deref()) else {
-            let (task, role_arn) = self.labeled(container, own_name);
-            return Saying::Entry(self.entry(container, cgroup, task, role_arn));
+            let plain = self.entry(container, cgroup, own_name);
+            // Who makes pods is not who runs the host: no label gives them a role.
+            let labeled = (self.labels && !is_pods)
+                .then(|| Labeled::new(container, &plain))
+                .flatten();
+            return labeled.map_or(Saying::Entry(plain), |labeled| Saying::Labeled(Box::new(labeled)));
         };
         if !arn.starts_with("arn:") || !is_name(arn) {
-            let entry = self.entry(container, cgroup, own_name, None);
+            let entry = self.entry(container, cgroup, own_name);
             return Saying::Entry(forged(entry, "the task its labels name is none: that is no ARN"));
         }
         let task = TaskName::new(arn);
-        let member = self.entry(container, cgroup, task.clone(), None);
+        let member = self.entry(container, cgroup, task.clone());
         let task_id = arn.rsplit(['/', ':']).next().unwrap_or_default();
         let parent = &container.host_config.cgroup_parent;
         Saying::Unproven(Box::new(Unproven {
@@ -147,7 +155,7 @@ impl Rules {
         }))
     }
 
-    fn entry(&self, container: &Container<'_>, cgroup: PathBuf, task: TaskName, role_arn: Option<Arc<str>>) -> Entry {
+    fn entry(&self, container: &Container<'_>, cgroup: PathBuf, task: TaskName) -> Entry {
         let environment = told::environment(container.environment(), self.endpoint);
         let mounts = container.mount_options().filter_map(told::mount);
         Entry {
@@ -165,7 +173,7 @@ impl Rules {
                 .and_then(told::credential)
                 .into_iter()
                 .collect(),
-            role_arn,
+            role_arn: None,
             facts: [
                 (Fact::Container, container.name().into()),
                 (Fact::NetworkMode, container.host_config.network_mode.as_ref().into()),
@@ -174,27 +182,19 @@ impl Rules {
         }
     }
 
-    /// Of a container of a pod. Who makes pods is not who runs the host: no label gives it a role.
+    /// Of a container of a pod.
     fn of_pod(&self, container: &Container<'_>, cgroup: PathBuf, pod: Pod) -> Entry {
-        let entry = self.entry(container, cgroup, pod.task(), None);
+        let entry = self.entry(container, cgroup, pod.task());
         let own = entry.facts.into_iter().filter(|(fact, _)| *fact != Fact::Container);
         Entry {
             facts: pod.facts().chain(own).collect(),
             ..entry
         }
     }
-
-    /// The task and the role that the operator's labels name.
-    fn labeled(&self, container: &Container<'_>, own_name: TaskName) -> (TaskName, Option<Arc<str>>) {
-        let labels = container.config.labels.as_ref().filter(|_| self.labels);
-        let named = labels.map(|labels| Named::new(labels.task.as_deref(), labels.role_arn.as_deref()));
-        let named = named.unwrap_or_default();
-        (named.task(SourceKind::Docker).unwrap_or(own_name), named.role_arn())
-    }
 }
 
-/// The same, with why it is not of the task its labels name.
-fn forged(entry: Entry, why: &str) -> Entry {
+/// The same, with why it is not what its labels make of it.
+pub(super) fn forged(entry: Entry, why: &str) -> Entry {
     Entry {
         facts: entry.facts.into_iter().chain([(Fact::Forged, why.into())]).collect(),
         ..entry

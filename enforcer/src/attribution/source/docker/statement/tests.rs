@@ -1,5 +1,6 @@
 //! What is to be said of containers, from what a real engine told of one and others like it.
 
+mod images;
 mod pods;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     super::{
-        container::Container,
+        container::{Container, Labels},
         place::{Driver, Placing},
     },
     Rules, Said, Saying, Unproven,
@@ -59,6 +60,7 @@ fn say(rules: &Rules, text: &str) -> Saying {
 fn entry(saying: Saying) -> Entry {
     match saying {
         Saying::Entry(entry) => entry,
+        Saying::Labeled(labeled) => labeled.beside(Some(&Labels::default())),
         Saying::Nothing | Saying::Unproven(_) => panic!("nothing is to be said for sure"),
     }
 }
@@ -73,7 +75,7 @@ fn decided(said: Said) -> Entry {
 fn unproven(saying: Saying) -> Box<Unproven> {
     match saying {
         Saying::Unproven(unproven) => unproven,
-        Saying::Entry(_) | Saying::Nothing => panic!("it is believed"),
+        Saying::Entry(_) | Saying::Labeled(_) | Saying::Nothing => panic!("it is believed"),
     }
 }
 

@@ -77,6 +77,13 @@ fn an_images_labels_put_no_container_into_a_pod() {
 }
 
 #[test]
+fn a_pods_author_chooses_no_role_where_pods_have_no_cgroups() {
+    let mut labels = labels(UID);
+    labels["enforcer.role-arn"] = json!(ROLE);
+    assert_eq!(said(Driver::Systemd, &labels, "").role_arn, None);
+}
+
+#[test]
 fn a_container_in_the_cgroup_of_another_pod_is_not_believed() {
     let entry = said(Driver::Systemd, &labels(UID), &slice(OTHER));
     assert_eq!(entry.task.as_str(), format!("docker/k8s_app_web-0_shop_{UID}_0"));
