@@ -64,6 +64,18 @@ impl Podman {
         Actor::from_command(command)
     }
 
+    /// Has the image of later containers be annotated.
+    pub fn annotate_image(&self, scene: &Scene, annotation: &str) -> Result<()> {
+        let directory = scene.path("/run/annotated");
+        let text = format!("FROM {}\n", image::NAME);
+        fs::create_dir(&directory)
+            .and_then(|()| fs::write(directory.join("Containerfile"), text))
+            .with_context(|| format!("cannot make {}", directory.display()))?;
+        let mut command = podman_command(scene);
+        command.args(["build", "--pull=never", "--annotation", annotation]);
+        run(command.args(["--tag", image::NAME, "/run/annotated"])).map(drop)
+    }
+
     /// Stops a container.
     pub fn stop(&self, scene: &Scene, name: &str, container: Actor) -> Result<()> {
         run(podman_command(scene).args(["stop", "--time", "0", name]))?;

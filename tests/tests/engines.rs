@@ -3,7 +3,10 @@
 
 #![cfg(test)]
 
-use enforcer_tests::{actor::Actor, scene::Scene};
+use enforcer_tests::{
+    actor::Actor,
+    scene::{Builder, Scene},
+};
 
 /// The directory beside this file.
 mod engines {
@@ -23,10 +26,14 @@ const REFUSAL: &str =
 /// Who there is.
 const ROLES: [&str; 2] = ["web", "batch"];
 
-/// A running enforcer that has two roles, and was told nothing of tasks.
+/// What an enforcer is to have that has two roles, and is told nothing of tasks.
+fn learner() -> Builder {
+    ROLES.iter().fold(Scene::builder(), |builder, role| builder.role(role))
+}
+
+/// A running enforcer like that.
 fn learning_scene() -> Scene {
-    let scene = ROLES.iter().fold(Scene::builder(), |builder, role| builder.role(role));
-    scene.start().unwrap()
+    learner().start().unwrap()
 }
 
 /// The variable that tells a container its credential ID.

@@ -90,10 +90,10 @@ fn sources(config: &Config, cgroups: &CgroupFs, registry: &Arc<Registry>) -> Arc
         let config = OciConfig {
             source,
             docker_has_its_own,
-            believed: match source.pod_annotations {
-                _ if asks_agent => Believed::Nobody,
-                true => Believed::PodsToo,
-                false => Believed::Containers,
+            believed: Believed {
+                containers: !asks_agent,
+                podman: !asks_agent && source.podman_annotations,
+                pods: !asks_agent && source.pod_annotations,
             },
             endpoint,
         };

@@ -67,6 +67,10 @@ pub(super) fn overlay(raw: &mut Raw, variables: Variables) -> Result<(), ConfigE
     overlay.scalar(&mut sources.oci.enabled, "ENFORCER_SOURCES_OCI_ENABLED")?;
     overlay.list(&mut sources.oci.roots, "ENFORCER_SOURCES_OCI_ROOTS")?;
     overlay.scalar(&mut sources.oci.pod_annotations, "ENFORCER_SOURCES_OCI_POD_ANNOTATIONS")?;
+    overlay.scalar(
+        &mut sources.oci.podman_annotations,
+        "ENFORCER_SOURCES_OCI_PODMAN_ANNOTATIONS",
+    )?;
     overlay.scalar(&mut sources.oci.kubelet, "ENFORCER_SOURCES_OCI_KUBELET")?;
     overlay.finish()
 }

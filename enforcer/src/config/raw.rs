@@ -193,6 +193,7 @@ pub(super) struct Oci {
     pub(super) enabled: Option<bool>,
     pub(super) roots: Option<Vec<PathBuf>>,
     pub(super) pod_annotations: Option<bool>,
+    pub(super) podman_annotations: Option<bool>,
     pub(super) kubelet: Option<PathBuf>,
 }
 

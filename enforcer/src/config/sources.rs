@@ -54,6 +54,8 @@ pub struct OciSource {
     pub places: Vec<Place>,
     /// Whether annotations of pods may name their roles.
     pub pod_annotations: bool,
+    /// Whether annotations of Podman's containers may: before Podman 4.6 those of their images are among them.
+    pub podman_annotations: bool,
     /// The kubelet's directory.
     pub kubelet: PathBuf,
 }
@@ -92,6 +94,7 @@ fn oci(raw: &raw::Oci) -> Result<OciSource, InvalidConfig> {
     Ok(OciSource {
         places: places.collect::<Result<_, _>>()?,
         pod_annotations: raw.pod_annotations.unwrap_or(false),
+        podman_annotations: raw.podman_annotations.unwrap_or(false),
         kubelet: absolute(
             "sources.oci.kubelet",
             raw.kubelet.clone().unwrap_or_else(|| KUBELET.into()),

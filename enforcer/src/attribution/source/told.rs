@@ -40,15 +40,16 @@ const MAX_NAME_BYTES: usize = 512;
 /// What comes between a task's name and its role's.
 const OF_ROLE: char = '@';
 
-/// Whose labels or annotations name tasks and roles.
+/// Whose annotations name tasks and roles. Nobody's do if whoever holds the credentials knows no roles: containers of one task
+/// would share what is claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Believed {
-    /// Nobody's: whoever holds the credentials knows no roles, so that containers of one task would share what is claimed.
-    Nobody,
+pub struct Believed {
     /// Those of containers that root makes.
-    Containers,
-    /// Those of pods too.
-    PodsToo,
+    pub containers: bool,
+    /// Those of Podman's among them, which may be an image's.
+    pub podman: bool,
+    /// Those of pods.
+    pub pods: bool,
 }
 
 /// What labels name.

@@ -24,6 +24,8 @@ pub(super) struct Container<'a> {
     pub(super) created: Timestamp,
     /// Where it asks for credentials.
     pub(super) endpoint: SocketAddrV4,
+    /// Whether Podman made it.
+    pub(super) is_podmans: bool,
     /// Whose annotations count.
     pub(super) believed: Believed,
 }
@@ -33,10 +35,10 @@ pub(super) fn entry(container: &Container<'_>, spec: &Spec, account: impl Fn(&Po
     let annotation = |key: &str| spec.annotation(key);
     let pod = Pod::of(annotation, container.cgroup);
     // Who may make pods is not root: what their annotations say counts only where that is wanted.
-    let is_believed = match container.believed {
-        Believed::Nobody => false,
-        Believed::Containers => pod == Ok(None),
-        Believed::PodsToo => true,
+    let is_believed = match pod {
+        Ok(None) if container.is_podmans => container.believed.podman,
+        Ok(None) => container.believed.containers,
+        Ok(Some(_)) | Err(_) => container.believed.pods,
     };
     let believed = |key: &str| annotation(key).filter(|_| is_believed);
     let named = Named::new(believed(TASK), believed(ROLE_ARN));
@@ -87,7 +89,26 @@ mod tests {
 
     const UID: &str = "aaaa2b4a-f398-41c0-928b-049e1cc4ec40";
 
+    const NOBODY: Believed = Believed {
+        containers: false,
+        podman: false,
+        pods: false,
+    };
+    const CONTAINERS: Believed = Believed {
+        containers: true,
+        ..NOBODY
+    };
+    const ALL: Believed = Believed {
+        containers: true,
+        podman: true,
+        pods: true,
+    };
+
     fn said(cgroup: &str, believed: Believed, annotations: &str) -> Entry {
+        said_of(false, cgroup, believed, annotations)
+    }
+
+    fn said_of(is_podmans: bool, cgroup: &str, believed: Believed, annotations: &str) -> Entry {
         let text = format!(
             r#"{{"process":{{"env":["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI=/v2/credentials/one"]}},"annotations":{{{annotations}}}}}"#
         );
@@ -99,6 +120,7 @@ mod tests {
             cgroup_id: 7,
             created: Timestamp::UNIX_EPOCH,
             endpoint: SocketAddrV4::new(Ipv4Addr::new(169, 254, 170, 2), 80),
+            is_podmans,
             believed,
         };
         entry(&container, &Spec::parse(text.as_bytes()).unwrap(), |_| {
@@ -114,12 +136,12 @@ mod tests {
     #[test]
     fn annotations_name_task_and_role() {
         let annotations = r#""enforcer.role-arn":"arn","enforcer.task":"web""#;
-        let entry = said("/web", Believed::Nobody, annotations);
+        let entry = said("/web", NOBODY, annotations);
         assert_eq!(
             (entry.task.as_str(), entry.role_arn),
             ("oci/container/default/web", None)
         );
-        let entry = said("/web", Believed::Containers, annotations);
+        let entry = said("/web", CONTAINERS, annotations);
         assert_eq!(entry.task.as_str(), "oci/task/web@arn");
         assert_eq!(entry.role_arn.as_deref(), Some("arn"));
         assert_eq!(entry.credential_ids.len(), 1);
@@ -128,7 +150,7 @@ mod tests {
 
     #[test]
     fn without_annotations_the_task_is_named_as_the_container() {
-        let entry = said("/web", Believed::Containers, "");
+        let entry = said("/web", CONTAINERS, "");
         assert_eq!(
             (entry.task.as_str(), entry.role_arn),
             ("oci/container/default/web", None)
@@ -136,11 +158,20 @@ mod tests {
     }
 
     #[test]
+    fn an_image_chooses_no_role_where_its_annotations_may_be_among_the_containers() {
+        for (believed, role) in [(CONTAINERS, None), (ALL, Some("arn"))] {
+            let entry = said_of(true, "/web", believed, r#""enforcer.role-arn":"arn""#);
+            assert_eq!(entry.role_arn.as_deref(), role);
+            assert_eq!(entry.credential_ids.len(), 1);
+        }
+    }
+
+    #[test]
     fn a_pods_author_chooses_a_role_only_where_that_is_wanted() {
         let cgroup = format!("/kubepods/pod{UID}/x");
         let annotations = pod(r#","enforcer.role-arn":"arn","enforcer.task":"other""#);
         let task = format!("kubernetes/shop/web-0/{UID}");
-        for (believed, role) in [(Believed::Containers, None), (Believed::PodsToo, Some("arn"))] {
+        for (believed, role) in [(CONTAINERS, None), (ALL, Some("arn"))] {
             let entry = said(&cgroup, believed, &annotations);
             assert_eq!((entry.task.as_str(), entry.role_arn.as_deref()), (&*task, role));
             assert!(entry.facts.contains(&(Fact::ServiceAccount, "checkout".into())));
@@ -149,7 +180,7 @@ mod tests {
 
     #[test]
     fn where_cgroups_do_not_tell_pods_no_annotations_make_two_containers_one_task() {
-        let entry = said("/x", Believed::Containers, &pod(r#","enforcer.role-arn":"arn""#));
+        let entry = said("/x", CONTAINERS, &pod(r#","enforcer.role-arn":"arn""#));
         assert_eq!(
             (entry.task.as_str(), entry.role_arn),
             ("oci/container/default/web", None)
@@ -160,7 +191,7 @@ mod tests {
     #[test]
     fn a_pod_that_is_another_is_named_as_the_container_and_marked() {
         let cgroup = format!("/kubepods/pod{}/x", UID.replace('a', "b"));
-        let entry = said(&cgroup, Believed::Containers, &pod(r#","enforcer.role-arn":"arn""#));
+        let entry = said(&cgroup, CONTAINERS, &pod(r#","enforcer.role-arn":"arn""#));
         assert_eq!(
             (entry.task.as_str(), entry.role_arn),
             ("oci/container/default/web", None)

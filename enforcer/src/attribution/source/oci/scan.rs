@@ -92,6 +92,12 @@ impl Bundle {
             is_engines: directory.iter().rev().take(2).any(is_id),
         }
     }
+
+    /// Whether it is where Podman keeps them. CRI-O does there, too, but makes nothing but pods.
+    fn is_podmans(&self) -> bool {
+        let directory = self.file.parent().and_then(Path::file_name);
+        directory == Some(OsStr::new("userdata"))
+    }
 }
 
 // === impl Present ===
@@ -317,6 +323,7 @@ impl Scanner {
                 cgroup_id,
                 created: present.created(content),
                 endpoint: self.endpoint,
+                is_podmans: present.bundle.is_podmans(),
                 believed: self.believed,
             };
             changes

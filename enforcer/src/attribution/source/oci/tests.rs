@@ -42,7 +42,11 @@ fn source() -> (TempDir, Oci) {
         places: [place].into(),
         skipped: &[],
         endpoint: SocketAddrV4::new(Ipv4Addr::new(169, 254, 170, 2), 80),
-        believed: Believed::Containers,
+        believed: Believed {
+            containers: true,
+            podman: false,
+            pods: false,
+        },
         kubelet: directory.path().join("kubelet"),
         trust: Trust::own(),
     };
