@@ -27,6 +27,10 @@ use super::{
 /// How much is collected before it is written although more records wait.
 const BATCH_BYTES: usize = 64 * 1024;
 
+/// How long records are let queue up once some are written: who records needs not wake the writer for each. The first
+/// after a while are taken at once, while the process that they are about is still there to be looked at.
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// How long to wait before a failed output is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -104,7 +108,11 @@ impl Loop {
             match records.try_recv() {
                 Ok(record) => self.take(&record),
                 Err(TryRecvError::Empty) => {
-                    self.flush();
+                    if !self.batch.is_empty() {
+                        self.flush();
+                        thread::park_timeout(PAUSE);
+                        continue;
+                    }
                     match records.recv() {
                         Ok(record) => self.take(&record),
                         Err(_closed) => break,
