@@ -111,6 +111,15 @@ impl CgroupFs {
         })
     }
 
+    /// A directory that is none, as if it were.
+    #[cfg(test)]
+    pub(crate) fn pretend(directory: &Path) -> Self {
+        Self {
+            mount: directory.to_owned(),
+            directory: Arc::new(File::open(directory).unwrap()),
+        }
+    }
+
     /// Absolute path of the mount.
     #[must_use]
     pub fn mount(&self) -> &Path {

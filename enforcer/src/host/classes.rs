@@ -1,17 +1,20 @@
 //! Cgroups by name: finds those the configuration says something about, now and when they appear, and tells the kernel how
 //! they are treated. Whatever nothing is said about is guarded.
 
+mod search;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    fs, io,
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    io,
     mem::MaybeUninit,
     os::fd::OwnedFd,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
-use enforcer_common::cgroup::{CgroupClass, MAX_LEVEL, Treatment};
+use enforcer_common::cgroup::{CgroupClass, Treatment};
 use rustix::fs::inotify;
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -20,15 +23,12 @@ use tokio::{
     time::sleep,
 };
 
+use self::search::{Found, MOST_BELOW, search};
 use super::{HostError, cgroupfs::CgroupFs, treatment::Rules};
-use crate::{bpf::Classes, config::CgroupPattern, drain::Watcher, sys::readiness::readable, telemetry::Seldom};
+use crate::{bpf::Classes, drain::Watcher, sys::readiness::readable, telemetry::Seldom};
 
 /// How often the tree is read where it cannot be watched.
 const RESCAN: Duration = Duration::from_secs(1);
-
-/// How many of the cgroups below one trusted cgroup are looked at and may be trusted: whoever may make some there, a user in
-/// its session, must not take the room that others need.
-const MOST_BELOW: usize = 1024;
 
 /// Keeps the kernel's class map in step with the cgroup tree.
 ///
@@ -48,6 +48,8 @@ pub struct ClassWatch {
     requests: mpsc::Receiver<Request>,
     classified: watch::Sender<Vec<Classified>>,
     crowded: Seldom,
+    too_deep: Seldom,
+    unwritten: Seldom,
 }
 
 /// Changes what a [`ClassWatch`] goes by, and tells what it found.
@@ -79,14 +81,6 @@ struct Request {
     done: oneshot::Sender<()>,
 }
 
-/// What the rules are about at one moment.
-#[derive(Default)]
-struct Matches {
-    cgroups: BTreeMap<u64, (PathBuf, Treatment)>,
-    /// Directories in which a new match could appear.
-    parents: BTreeSet<PathBuf>,
-}
-
 // === impl ClassWatch ===
 
 impl ClassWatch {
@@ -107,6 +101,8 @@ impl ClassWatch {
             requests,
             classified,
             crowded: Seldom::default(),
+            too_deep: Seldom::default(),
+            unwritten: Seldom::default(),
         };
         watch.update()?;
         let control = ClassControl {
@@ -144,126 +140,54 @@ impl ClassWatch {
     /// this repeats until no new watch was needed.
     fn update(&mut self) -> Result<(), HostError> {
         loop {
-            let matches = self.matches();
-            self.write(&matches)?;
-            if !self.watch(matches.parents) {
-                self.classified.send_replace(classified(matches.cgroups));
+            let found = search(&self.cgroups, &self.rules);
+            self.tell(&found);
+            self.write(&found.cgroups)?;
+            if !self.watch(found.parents) {
+                self.classified.send_replace(classified(found.cgroups));
                 return Ok(());
             }
         }
     }
 
-    /// In an order that nobody can do more meanwhile than before or after: what restricts comes before what permits, and
-    /// goes after it.
-    fn write(&mut self, matches: &Matches) -> Result<(), HostError> {
-        let (permissive, strict): (Vec<_>, Vec<_>) =
-            (matches.cgroups.iter()).partition(|(_, (_, treatment))| permits_something(*treatment));
-        for (id, (path, treatment)) in strict.into_iter().chain(permissive) {
-            if let Err(error) = self.classes.set(*id, *treatment) {
+    /// Tells what is guarded though something else may be said about it.
+    fn tell(&self, found: &Found) {
+        if let Some(trusted) = &found.crowded
+            && let Some(times) = self.crowded.happened()
+        {
+            let below = trusted.display();
+            tracing::warn!(%below, most = MOST_BELOW, times, "too many cgroups below a trusted one or a container's, the rest is guarded");
+        }
+        if let Some(cgroup) = &found.too_deep
+            && let Some(times) = self.too_deep.happened()
+        {
+            let cgroup = cgroup.display();
+            tracing::error!(%cgroup, times, "too deep in the cgroup tree to be classified, it stays guarded");
+        }
+    }
+
+    /// In an order that nobody can do more meanwhile than before or after: what has a word of its own has it before the one
+    /// above it changes, and what permits goes before what restricts.
+    fn write(&mut self, cgroups: &BTreeMap<u64, (PathBuf, Treatment)>) -> Result<(), HostError> {
+        let mut deepest_first: Vec<_> = cgroups.iter().collect();
+        deepest_first.sort_by_key(|(_, (path, _))| Reverse(path.components().count()));
+        for (id, (path, treatment)) in deepest_first {
+            if let Err(error) = self.classes.set(*id, *treatment)
+                && let Some(times) = self.unwritten.happened()
+            {
                 // The map is full, most likely. A host service more is guarded, which is the safe side.
-                tracing::error!(cgroup = %path.display(), %error, "cannot classify a cgroup, it stays guarded");
+                let cgroup = path.display();
+                tracing::error!(%cgroup, times, %error, "cannot classify a cgroup, it stays guarded");
             }
         }
-        let is_wanted = |id| matches.cgroups.contains_key(&id);
+        let is_wanted = |id| cgroups.contains_key(&id);
         self.classes
             .retain(|id, treatment| is_wanted(id) || !permits_something(treatment))?;
         self.classes.retain(|id, _| is_wanted(id))?;
         Ok(())
     }
 
-    fn matches(&self) -> Matches {
-        let mut matches = Matches::default();
-        for path in self.rules.paths() {
-            self.find_exactly(path, &mut matches);
-        }
-        for pattern in self.rules.patterns() {
-            self.find(pattern, &mut matches);
-        }
-        let host = |(_, (path, treatment)): (_, &(PathBuf, Treatment))| {
-            (treatment.class == CgroupClass::Host).then(|| path.clone())
-        };
-        let trusted: Vec<_> = matches.cgroups.iter().filter_map(host).collect();
-        for trusted in trusted {
-            self.find_below(&trusted, &mut matches);
-        }
-        matches
-    }
-
-    /// Finds what is below a trusted cgroup: the kernel trusts none of it unasked, because it may be a container's. The
-    /// nearest are found first, because there may be more than are trusted.
-    fn find_below(&self, trusted: &Path, matches: &mut Matches) {
-        let mut left = VecDeque::from([self.cgroups.absolute(trusted)]);
-        let mut most = MOST_BELOW;
-        while let Some(directory) = left.pop_front() {
-            matches.parents.insert(directory.clone());
-            for child in children(&directory) {
-                if most == 0 {
-                    if let Some(times) = self.crowded.happened() {
-                        let trusted = trusted.display();
-                        tracing::warn!(%trusted, most = MOST_BELOW, times, "too many cgroups below a trusted one, the rest is guarded");
-                    }
-                    return;
-                }
-                most -= 1;
-                let path = self.cgroups.relative(&child).filter(|path| !is_too_deep(path));
-                let treatment = path.and_then(|path| self.found(&path, matches));
-                if treatment.is_some_and(|treatment| treatment.class == CgroupClass::Host) {
-                    left.push_back(child);
-                }
-            }
-        }
-    }
-
-    fn find_exactly(&self, path: &Path, matches: &mut Matches) {
-        let absolute = self.cgroups.absolute(path);
-        let mut above: Vec<_> = absolute.ancestors().take(path.components().count()).collect();
-        above.reverse();
-        for directory in above {
-            if !directory.is_dir() {
-                return;
-            }
-            if directory != absolute {
-                matches.parents.insert(directory.to_owned());
-            }
-        }
-        self.found(path, matches);
-    }
-
-    /// Walks the tree along a pattern, component by component.
-    fn find(&self, pattern: &CgroupPattern, matches: &mut Matches) {
-        let mut level: Vec<PathBuf> = vec![self.cgroups.mount().to_owned()];
-        for component in pattern.components() {
-            let mut next = Vec::new();
-            for directory in level {
-                let is_match = |child: &PathBuf| {
-                    let name = child.file_name().map(|name| name.to_string_lossy());
-                    name.is_some_and(|name| component.matches(&name))
-                };
-                next.extend(children(&directory).filter(is_match));
-                matches.parents.insert(directory);
-            }
-            level = next;
-        }
-        for directory in level {
-            if let Some(path) = self.cgroups.relative(&directory) {
-                self.found(&path, matches);
-            }
-        }
-    }
-
-    /// How a cgroup is treated from now on, if it is there.
-    fn found(&self, path: &Path, matches: &mut Matches) -> Option<Treatment> {
-        if is_too_deep(path) {
-            tracing::error!(cgroup = %path.display(), "too deep in the cgroup tree to be classified, it stays guarded");
-            return None;
-        }
-        let id = self.cgroups.id_of(path).ok().flatten()?;
-        let treatment = self.rules.treatment(path);
-        matches.cgroups.insert(id, (path.to_owned(), treatment));
-        Some(treatment)
-    }
-
-    /// Watches all these directories, and tells whether one of them was not watched before. Asking for a watch that is
+    /// Watches these directories alone, and tells whether one of them was not watched before. Asking for a watch that is
     /// there gives the same one; a directory removed and made again gets a new one.
     fn watch(&mut self, parents: BTreeSet<PathBuf>) -> bool {
         let Some(changes) = &self.changes else {
@@ -272,6 +196,13 @@ impl ClassWatch {
         let flags = inotify::WatchFlags::CREATE | inotify::WatchFlags::DELETE | inotify::WatchFlags::ONLYDIR;
         let (mut added, mut watched) = (false, BTreeMap::new());
         let saw_all = std::mem::replace(&mut self.sees_all, true);
+        for (path, descriptor) in &self.watched {
+            if !parents.contains(path)
+                && let Err(error) = inotify::remove_watch(changes, *descriptor)
+            {
+                tracing::debug!(cgroup = %path.display(), %error, "a cgroup is gone, and its watch with it");
+            }
+        }
         for parent in parents {
             match inotify::add_watch(changes, &parent, flags) {
                 Ok(descriptor) => {
@@ -312,11 +243,6 @@ impl ClassControl {
     pub fn classified(&self) -> Vec<Classified> {
         self.classified.borrow().clone()
     }
-}
-
-/// Whether the kernel side does not look at a cgroup, so that it is guarded whatever is said about it.
-fn is_too_deep(path: &Path) -> bool {
-    path.components().count() > MAX_LEVEL as usize + 1
 }
 
 fn open_inotify() -> io::Result<AsyncFd<OwnedFd>> {
@@ -363,14 +289,4 @@ fn classified(cgroups: BTreeMap<u64, (PathBuf, Treatment)>) -> Vec<Classified> {
         exceptions: treatment.exceptions,
     };
     cgroups.into_iter().map(classified).collect()
-}
-
-/// The subdirectories of a cgroup. One that vanishes meanwhile has none.
-fn children(directory: &Path) -> impl Iterator<Item = PathBuf> {
-    fs::read_dir(directory)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .map(|entry| entry.path())
 }

@@ -111,6 +111,16 @@ impl Rules {
         if is_too_deep { treatment.guarded() } else { treatment }
     }
 
+    /// The outermost cgroup, of this one and those above it, that is trusted or looks like a container's: below it others
+    /// than the host's root may make cgroups.
+    #[must_use]
+    pub fn outermost<'a>(&self, path: &'a Path) -> Option<&'a Path> {
+        let others_may = |path: &&Path| {
+            path.file_name().is_some_and(is_like_a_containers) || self.about(path).class == Some(CgroupClass::Host)
+        };
+        path.ancestors().filter(others_may).last()
+    }
+
     /// Paths that are said something about.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         self.exact.keys().map(PathBuf::as_path)
@@ -307,6 +317,32 @@ mod tests {
             (&agent, CgroupClass::Host),
         ] {
             assert_eq!(treatment(&rules, &path.replace("ID", &id)).0, class, "{path}");
+        }
+    }
+
+    #[test]
+    fn others_may_make_cgroups_below_the_first_that_is_trusted_or_a_containers() {
+        let id = "0123456789abcdef".repeat(4);
+        let rules = rules(&[("/user.slice/*/user@*.service", HOST), ("/user.slice/*/*/*/x", HOST)]);
+        for (path, outermost) in [
+            ("/", None),
+            ("/user.slice/user-1.slice", None),
+            (
+                "/user.slice/user-1.slice/user@1.service",
+                Some("/user.slice/user-1.slice/user@1.service"),
+            ),
+            (
+                "/user.slice/user-1.slice/user@1.service/app.slice/x/libpod-ID",
+                Some("/user.slice/user-1.slice/user@1.service"),
+            ),
+            ("/docker/ID/x", Some("/docker/ID")),
+        ] {
+            let (path, outermost) = (path.replace("ID", &id), outermost.map(|path| path.replace("ID", &id)));
+            assert_eq!(
+                rules.outermost(Path::new(&path)),
+                outermost.as_deref().map(Path::new),
+                "{path}"
+            );
         }
     }
 

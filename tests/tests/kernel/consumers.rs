@@ -110,7 +110,14 @@ fn a_consumer_reaches_metadata_as_before_and_other_host_services_are_left_alone(
 fn a_container_below_a_consumer_is_a_container() {
     let mut scene = scene();
     let web = scene.task("web").unwrap().clone();
-    let mut container = process(&mut scene, "mount/docker-1");
+    let [cgroup, later] = ["mount/docker-1", "mount/later"].map(|below| scene.trusted().join(below));
+    cgroup::create(&cgroup).unwrap();
+    cgroup::create(&later).unwrap();
+    // The container's has been looked at by then, and nothing was to be said of it.
+    wait_until_classified(&mut scene, &later);
+    let mut container = scene
+        .start(&cgroup, scene.host_network(), BRIDGE_V4, Actor::start)
+        .unwrap();
     assert_eq!(container.connect(IMDS).unwrap(), EPERM);
     assert_eq!(container.get(&web.path()).unwrap().body_text(), REFUSAL);
     recorded(&scene, "deny", "no_task");
