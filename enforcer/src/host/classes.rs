@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     io::unix::AsyncFd,
     sync::{mpsc, oneshot, watch},
+    task::yield_now,
     time::sleep,
 };
 
@@ -45,6 +46,8 @@ pub struct ClassWatch {
     watched: BTreeMap<PathBuf, i32>,
     /// Whether every directory of interest is watched.
     sees_all: bool,
+    /// Whether the tree is to be read again at once.
+    is_due: bool,
     requests: mpsc::Receiver<Request>,
     classified: watch::Sender<Vec<Classified>>,
     crowded: Seldom,
@@ -98,6 +101,7 @@ impl ClassWatch {
             changes: changes.ok(),
             watched: BTreeMap::new(),
             sees_all: true,
+            is_due: false,
             requests,
             classified,
             crowded: Seldom::default(),
@@ -122,6 +126,7 @@ impl ClassWatch {
                     self.rules = request.rules;
                     Some(request.done)
                 }
+                () = yield_now(), if self.is_due => None,
                 changed = wait(self.changes.as_ref().filter(|_| self.sees_all), &self.cgroups) => {
                     changed?;
                     None
@@ -136,18 +141,16 @@ impl ClassWatch {
         }
     }
 
-    /// Makes the class map say what the tree says. A directory that appears while it is read is seen by its watch, so
-    /// this repeats until no new watch was needed.
+    /// Makes the class map say what the tree says. A directory that appears while it is read is seen by its parent's watch,
+    /// unless that is new: then the tree is to be read once more, after whoever waits had a turn. Who makes directories
+    /// faster than they are read must not keep this from ending.
     fn update(&mut self) -> Result<(), HostError> {
-        loop {
-            let found = search(&self.cgroups, &self.rules);
-            self.tell(&found);
-            self.write(&found.cgroups)?;
-            if !self.watch(found.parents) {
-                self.classified.send_replace(classified(found.cgroups));
-                return Ok(());
-            }
-        }
+        let found = search(&self.cgroups, &self.rules);
+        self.tell(&found);
+        self.write(&found.cgroups)?;
+        self.is_due = self.watch(found.parents);
+        self.classified.send_replace(classified(found.cgroups));
+        Ok(())
     }
 
     /// Tells what is guarded though something else may be said about it.

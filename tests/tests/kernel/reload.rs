@@ -1,9 +1,12 @@
 //! Changing how the enforcer works while it runs: reload, mode, and who may use what is blocked.
 
 use std::{
+    fs,
+    path::Path,
     process::Output,
     sync::atomic::{AtomicBool, Ordering},
     thread,
+    time::Duration,
 };
 
 use enforcer_common::{
@@ -12,6 +15,7 @@ use enforcer_common::{
 };
 use enforcer_tests::{
     actor::Attempt,
+    cgroup,
     scene::Scene,
     topology::{IMDS, IMDS_OVER_V6},
 };
@@ -129,6 +133,37 @@ fn the_mode_switches_live_and_a_reload_brings_the_configured_one_back() {
         .filter_map(|record| record.mode)
         .collect();
     assert_eq!(modes, ["observe", "enforce"]);
+}
+
+/// Keeps 500 cgroups there: each is there for several looks at the tree, and each look finds some that no earlier one did.
+fn keep_making_cgroups(directory: &Path, is_over: &AtomicBool) {
+    let cgroup = |number: usize| directory.join(number.to_string());
+    (0..500).for_each(|number| fs::create_dir(cgroup(number)).unwrap());
+    let mut oldest = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        thread::sleep(Duration::from_millis(2));
+        fs::create_dir(cgroup(oldest + 500)).unwrap();
+        fs::remove_dir(cgroup(oldest)).unwrap();
+        oldest += 1;
+    }
+}
+
+#[test]
+fn who_never_stops_making_cgroups_below_a_trusted_one_keeps_no_command_waiting() {
+    let mut scene = scene();
+    let restless = scene.trusted().join("restless");
+    cgroup::create(&restless).unwrap();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| keep_making_cgroups(&restless, &is_over));
+        let outcome = (0..5).try_for_each(|_| {
+            let output = scene.enforcer().run(["reload"])?;
+            anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            Ok(())
+        });
+        is_over.store(true, Ordering::Relaxed);
+        outcome.unwrap();
+    });
 }
 
 #[test]
