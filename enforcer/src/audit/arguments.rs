@@ -93,6 +93,16 @@ impl Redaction {
         shown
     }
 
+    /// The same for an argument that was cut off: the beginning of its last word does not tell whether that is a secret.
+    pub(super) fn cut_argument(&mut self, argument: &str) -> String {
+        let cut = argument.rsplit(char::is_whitespace).next().unwrap_or(argument);
+        let mut shown = self.argument(argument.strip_suffix(cut).unwrap_or_default());
+        if !shown.ends_with(HIDDEN) {
+            shown.push_str(HIDDEN);
+        }
+        shown
+    }
+
     /// Shows the beginning of a word that is no secret for sure, and tells the rest, and whether that is one.
     fn word<'a>(&mut self, word: &'a str, shown: &mut String) -> (&'a str, bool) {
         let bare = word.trim_end();

@@ -13,8 +13,7 @@ use serde::{Serialize, Serializer};
 
 use super::arguments::Redaction;
 
-/// How much of a command line is read, and how much of a path is told, in bytes: a process can make them as long as it
-/// likes.
+/// How much of a command line and of a path is told, in bytes: a process can make them as long as it likes.
 const MOST_BYTES: usize = 1024;
 
 /// How many ancestors are told.
@@ -66,17 +65,33 @@ fn told(path: &Path) -> String {
 /// The command line, or as much of it as there is room for.
 fn command(directory: &Directory) -> ProcResult<Vec<String>> {
     let mut bytes = Vec::new();
-    let limit = u64::try_from(MOST_BYTES).unwrap_or(u64::MAX);
+    // One byte more than is told tells a longer one.
+    let limit = u64::try_from(MOST_BYTES).unwrap_or(u64::MAX).saturating_add(1);
     directory
         .open_relative("cmdline")?
         .take(limit)
         .read_to_end(&mut bytes)?;
+    Ok(arguments(&bytes))
+}
+
+/// The arguments in what was read of a command line.
+fn arguments(bytes: &[u8]) -> Vec<String> {
     let mut redaction = Redaction::default();
-    let bytes = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
-    let arguments = bytes.split(|byte| *byte == 0).filter(|_| !bytes.is_empty());
-    Ok(arguments
+    let (whole, cut) = match bytes.get(..MOST_BYTES).filter(|told| told.len() < bytes.len()) {
+        Some(told) => {
+            let last = told.iter().rposition(|byte| *byte == 0).map_or(0, |end| end + 1);
+            let (whole, cut) = told.split_at_checked(last).unwrap_or((&[], told));
+            (whole, Some(cut))
+        }
+        None => (bytes, None),
+    };
+    let ended = whole.strip_suffix(b"\0").unwrap_or(whole);
+    let arguments = ended.split(|byte| *byte == 0).filter(|_| !whole.is_empty());
+    let mut shown: Vec<_> = arguments
         .map(|argument| redaction.argument(&String::from_utf8_lossy(argument)))
-        .collect())
+        .collect();
+    shown.extend(cut.map(|cut| redaction.cut_argument(&String::from_utf8_lossy(cut))));
+    shown
 }
 
 fn started(stat: &Stat) -> Option<Timestamp> {
@@ -115,7 +130,7 @@ mod tests {
 
     use jiff::{SignedDuration, Timestamp};
 
-    use super::{MOST_BYTES, Process};
+    use super::{MOST_BYTES, Process, arguments};
 
     #[test]
     fn a_process_is_told_with_its_program_command_line_and_ancestors() {
@@ -156,7 +171,28 @@ mod tests {
         drop(child.stdin.take());
         child.wait().unwrap();
         let length: usize = told.command.iter().map(|argument| argument.len() + 1).sum();
-        assert_eq!(length, MOST_BYTES + 1);
+        assert!(length.abs_diff(MOST_BYTES) < 8, "{length}");
+        assert!(told.command.last().unwrap().ends_with("x ***"), "{told:?}");
+    }
+
+    #[test]
+    fn what_is_cut_off_is_not_shown_in_part() {
+        for secret in [
+            "https://me:hunter2@host",
+            "d8f91d60-f0c6-4160-b32b-3f61089b625a",
+            "AKIAIOSFODNN7EXAMPLE",
+        ] {
+            for (read, separator) in (0..secret.len()).flat_map(|read| [(read, " "), (read, "\0")]) {
+                let before = "x".repeat(MOST_BYTES - read - 1);
+                let line = format!("{before}{separator}{secret}\0");
+                let shown = arguments(&line.as_bytes()[..=MOST_BYTES]);
+                assert_eq!(shown.join("\0"), format!("{before}{separator}***"));
+            }
+        }
+        let whole = "x".repeat(MOST_BYTES - 1);
+        assert_eq!(arguments(format!("{whole}\0").as_bytes()), [whole]);
+        assert_eq!(arguments(b"x\0\0"), ["x", ""]);
+        assert_eq!(arguments(b""), [""; 0]);
     }
 
     #[test]
