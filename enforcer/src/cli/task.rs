@@ -146,14 +146,9 @@ impl Add {
             }],
         };
         let is_one = self.from.is_none();
-        let mut added: Vec<Added> = Vec::with_capacity(tasks.len());
-        for tasks in chunks(tasks, AT_ONCE)? {
-            let mut told: Vec<Added> = self.common.told(&Command::TaskAdd { tasks })?;
-            added.append(&mut told);
-        }
-        let errors: Vec<_> = (added.iter())
-            .filter_map(|added| Some(format!("{}: {}", added.task, added.error.as_deref()?)))
-            .collect();
+        let (added, errors) = add_all(chunks(tasks, AT_ONCE)?, |tasks| {
+            self.common.told(&Command::TaskAdd { tasks })
+        });
         print_warnings(&mut io::stderr().lock(), &added)?;
         self.common
             .print(&added, |output| print_added(output, &added, is_one))?;
@@ -217,6 +212,29 @@ fn chunks(tasks: Vec<NewTask>, length: usize) -> Result<Vec<Vec<NewTask>>, serde
     }
     chunks.extend((!chunk.is_empty()).then_some(chunk));
     Ok(chunks)
+}
+
+/// Registers tasks, command by command. Tells what came of those that were answered, and what went wrong: after a command
+/// that fails there is no other, but credential IDs that were made before it are told nowhere else.
+fn add_all(
+    chunks: Vec<Vec<NewTask>>,
+    mut add: impl FnMut(Vec<NewTask>) -> anyhow::Result<Vec<Added>>,
+) -> (Vec<Added>, Vec<String>) {
+    let mut added = Vec::new();
+    let mut failed = None;
+    for tasks in chunks {
+        let first = tasks.first().map(|task| task.task.clone()).unwrap_or_default();
+        match add(tasks) {
+            Ok(mut told) => added.append(&mut told),
+            Err(error) => {
+                failed = Some(format!("{first} and what follows it: {error:#}"));
+                break;
+            }
+        }
+    }
+    let refused = |added: &Added| Some(format!("{}: {}", added.task, added.error.as_deref()?));
+    let errors = added.iter().filter_map(refused).chain(failed).collect();
+    (added, errors)
 }
 
 fn print_added(output: &mut dyn Write, added: &[Added], is_one: bool) -> io::Result<()> {
@@ -330,7 +348,34 @@ fn print_statement(output: &mut dyn Write, task: &str, said: &Statement) -> io::
 
 #[cfg(test)]
 mod tests {
-    use super::{AT_ONCE, Command, MAX_COMMAND, NewTask, chunks};
+    use anyhow::anyhow;
+
+    use super::{AT_ONCE, Added, Command, MAX_COMMAND, NewTask, Secret, add_all, chunks};
+
+    #[test]
+    fn what_was_registered_before_a_command_failed_is_told() {
+        let task = |name: &str| NewTask {
+            task: name.to_owned(),
+            ..NewTask::default()
+        };
+        let commands = ["web", "bad", "batch", "late"].map(|name| vec![task(name)]);
+        let (added, errors) = add_all(commands.into(), |tasks| {
+            let name = &*tasks[0].task;
+            assert_ne!(name, "late", "nothing is registered after a failure");
+            if name == "batch" {
+                return Err(anyhow!("no answer"));
+            }
+            Ok(vec![Added {
+                task: name.to_owned(),
+                relative_uri: Some(Secret("/v2/credentials/made".to_owned())),
+                error: (name == "bad").then(|| "no cgroup".to_owned()),
+                warning: None,
+            }])
+        });
+        let told: Vec<_> = added.iter().map(|added| &*added.task).collect();
+        assert_eq!(told, ["web", "bad"]);
+        assert_eq!(errors, ["bad: no cgroup", "batch and what follows it: no answer"]);
+    }
 
     #[test]
     fn no_command_is_longer_than_the_enforcer_takes() {
