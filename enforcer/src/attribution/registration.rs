@@ -4,6 +4,7 @@
 //! Registering more for a task adds to it; one that says nothing new changes nothing. What is registered is kept in a
 //! file until the cgroups are gone.
 
+mod containers;
 mod journal;
 
 use std::{
@@ -15,7 +16,7 @@ use std::{
 
 use jiff::Timestamp;
 use rustix::rand::{GetRandomFlags, getrandom};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use self::journal::Journal;
@@ -110,6 +111,17 @@ pub enum RegistrationError {
     UnknownContainer {
         /// Its ID.
         id: String,
+    },
+    /// A source that may know the container gave no answer.
+    #[error(
+        "cannot look up container {id}: {asked} did not answer in time; register it again, with fewer containers at once, \
+        and see in `enforcer status` how it goes with this source"
+    )]
+    Late {
+        /// Its ID.
+        id: String,
+        /// Who was asked.
+        asked: SourceKind,
     },
     /// A credential ID that cannot be one.
     #[error(transparent)]
@@ -346,31 +358,6 @@ impl Registrations {
         Ok(Cgroup {
             path: path.into(),
             id: Some(id),
-        })
-    }
-
-    /// The cgroups of a container, by the engine or runtime that runs it.
-    async fn container(&self, id: &ContainerId, until: Instant) -> Result<Vec<PathBuf>, RegistrationError> {
-        let paths = |entry: &Entry| entry.cgroups.iter().map(|cgroup| cgroup.path.to_path_buf()).collect();
-        let engines = [SourceKind::Docker, SourceKind::Oci];
-        let known = {
-            let tasks = self.registry.read();
-            let mut said = engines.iter().filter_map(|source| tasks.said_of(*source, id.as_str()));
-            said.find(|said| !said.is_over).map(|said| paths(said.entry))
-        };
-        if let Some(known) = known {
-            return Ok(known);
-        }
-        for source in &*self.sources {
-            match timeout_at(until, source.container(id)).await {
-                Ok(Ok(Some(entry))) => return Ok(paths(&entry)),
-                Ok(Ok(None)) => {}
-                Ok(Err(error)) => warn!(source = source.kind().name(), %error, "cannot ask about a container"),
-                Err(_late) => warn!(source = source.kind().name(), "no answer about a container in time"),
-            }
-        }
-        Err(RegistrationError::UnknownContainer {
-            id: id.as_str().to_owned(),
         })
     }
 

@@ -272,6 +272,25 @@ async fn a_container_is_registered_by_the_cgroup_its_engine_gives_it() {
     assert_eq!(world.owner("/web").unwrap(), "web");
 }
 
+#[tokio::test]
+async fn a_container_that_a_runtimes_file_was_found_of_is_registered_without_asking() {
+    let mut world = World::new();
+    let bundle = |name: &str| format!("/run/containerd/io.containerd.runtime.v2.task/default/{name}/config.json");
+    for (cgroup, container) in [("/batch", "other"), ("/web", CONTAINER)] {
+        let mut known = entry(cgroup, "oci's", "other");
+        known.id = bundle(container).into();
+        world.registry.put(SourceKind::Oci, known).unwrap();
+    }
+    let of_container = || Wanted {
+        containers: vec![CONTAINER.to_owned()],
+        ..at("web", &[])
+    };
+    world.add(of_container()).await.unwrap();
+    assert_eq!(world.owner("/web").unwrap(), "web");
+    world.registry.remove(SourceKind::Oci, &bundle(CONTAINER));
+    assert!(world.refused(of_container()).await.contains("no source knows"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_engine_that_hangs_is_waited_for_once_by_a_command() {
     let mut world = World::new();
@@ -293,7 +312,8 @@ async fn an_engine_that_hangs_is_waited_for_once_by_a_command() {
             ..at(task, &[])
         };
         let error = world.registrations.add(wanted, until, |_| false).await.unwrap_err();
-        assert!(matches!(error, RegistrationError::UnknownContainer { .. }), "{error}");
+        let asked = SourceKind::Docker;
+        assert!(matches!(&error, RegistrationError::Late { asked: late, .. } if *late == asked), "{error}");
     }
     assert!(until.elapsed() < WAIT / 2, "{:?}", until.elapsed());
 }

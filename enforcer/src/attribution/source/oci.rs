@@ -167,14 +167,8 @@ impl Oci {
     /// What it knows of a container; `None` if it surely knows none of this ID.
     pub(super) async fn container(&self, id: &ContainerId) -> Result<Option<Entry>, OciError> {
         self.scan().await?.outcome?;
-        let is_its_own = |entry: &Entry| {
-            Path::new(&*entry.id)
-                .components()
-                .any(|name| name.as_os_str() == id.as_str())
-        };
         let tasks = self.shared.registry.read();
-        let mut own = tasks.of(SourceKind::Oci).filter(|entry| is_its_own(entry));
-        let known = own.find(|entry| tasks.is_live(SourceKind::Oci, &entry.id));
+        let known = tasks.container(SourceKind::Oci, id);
         Ok(known.map(|entry| Entry::clone(entry)))
     }
 

@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::Tasks;
-use crate::attribution::task::{Cgroup, Entry, SourceKind, TaskName};
+use crate::attribution::{
+    cgroup_path::ContainerId,
+    task::{Cgroup, Entry, SourceKind, TaskName},
+};
 
 /// Something a source says of a container, and what follows from it.
 #[derive(Clone, Debug)]
@@ -40,6 +43,20 @@ impl Tasks {
     pub fn said_of(&self, source: SourceKind, id: &str) -> Option<Said<'_>> {
         let entry = self.entry(source, id)?;
         Some(self.follows(source, entry))
+    }
+
+    /// What an engine or runtime says of a container and has not taken back. It calls it by its ID, or by the path of a file
+    /// that is in a directory of this name.
+    #[must_use]
+    pub fn container(&self, source: SourceKind, id: &ContainerId) -> Option<&Arc<Entry>> {
+        let in_directory = |entry: &&Arc<Entry>| {
+            let mut names = Path::new(&*entry.id).iter();
+            names.any(|name| name == id.as_str()) && self.is_live(source, &entry.id)
+        };
+        let by_id = self
+            .entry(source, id.as_str())
+            .filter(|_| self.is_live(source, id.as_str()));
+        by_id.or_else(|| self.of(source).find(in_directory))
     }
 
     /// Whether a source says something of a container, and has not taken it back.
