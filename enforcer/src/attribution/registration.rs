@@ -204,7 +204,9 @@ impl Registrations {
             if entry.cgroups.iter().all(|cgroup| is_gone(&paths, cgroup)) {
                 continue;
             }
-            if let Err(error) = registry.register(entry) {
+            // Who wrote it may have been of a version that took more.
+            let registered = require_allowed(&task, entry.role_arn.as_deref());
+            if let Err(error) = registered.and_then(|()| Ok(registry.register(entry)?)) {
                 warn!(task = &*task, %error, "what was registered before is left out");
             } else if is_over {
                 registry.remove(SourceKind::Registration, &task);
@@ -239,19 +241,7 @@ impl Registrations {
         until: Instant,
         trusts: impl Fn(&Path) -> bool,
     ) -> Result<Option<CredentialId>, RegistrationError> {
-        if !is_name(&wanted.task) {
-            return Err(RegistrationError::Name);
-        }
-        if TaskName::is_made_of_containers(&wanted.task) {
-            return Err(RegistrationError::NameOfContainers);
-        }
-        if wanted
-            .role_arn
-            .as_deref()
-            .is_some_and(|arn| !TaskName::is_role_arn(arn))
-        {
-            return Err(RegistrationError::RoleArn);
-        }
+        require_allowed(&wanted.task, wanted.role_arn.as_deref())?;
         let cgroups = self.cgroups(&wanted, until, trusts).await?;
         let before = self.registered(&wanted.task);
         let entry = self.entry(wanted, cgroups, before.as_deref())?;
@@ -443,8 +433,18 @@ pub fn is_gone(paths: &dyn CgroupPaths, cgroup: &Cgroup) -> bool {
     }
 }
 
-fn is_name(task: &str) -> bool {
-    (1..=MAX_NAME).contains(&task.len()) && !task.chars().any(char::is_control)
+/// Whether a task may have this name and this role.
+fn require_allowed(task: &str, role_arn: Option<&str>) -> Result<(), RegistrationError> {
+    if !(1..=MAX_NAME).contains(&task.len()) || task.chars().any(char::is_control) {
+        return Err(RegistrationError::Name);
+    }
+    if TaskName::is_made_of_containers(task) {
+        return Err(RegistrationError::NameOfContainers);
+    }
+    if role_arn.is_some_and(|arn| !TaskName::is_role_arn(arn)) {
+        return Err(RegistrationError::RoleArn);
+    }
+    Ok(())
 }
 
 /// Everything that is registered, and whether it was taken back.

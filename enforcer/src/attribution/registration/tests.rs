@@ -379,6 +379,28 @@ async fn what_cannot_be_kept_leaves_nothing_behind() {
 }
 
 #[tokio::test]
+async fn what_would_be_refused_now_is_left_out_and_the_rest_holds() {
+    let mut world = World::new();
+    let role = Some("arn:shop".to_owned());
+    let shop = Wanted {
+        role_arn: role,
+        ..at("shop", &["/web-2"])
+    };
+    for wanted in [with_id("web", &["/web"]), shop, with_role("batch", &["/batch"])] {
+        world.add(wanted).await.unwrap();
+    }
+    world.registrations.remove("web").unwrap();
+    world.edit(|text| {
+        text.replace("\"web\"", "\"docker/web\"")
+            .replace("arn:shop", "arn shop")
+    });
+    let world = world.again();
+    assert_eq!((world.owner("/web"), world.owner("/web-2")), (None, None));
+    assert_eq!(world.owner("/batch").unwrap(), "batch");
+    assert_eq!(world.registry.read().said_by(SourceKind::Registration).count(), 1);
+}
+
+#[tokio::test]
 async fn where_nothing_can_be_written_one_starts_and_registers_nothing() {
     let mut world = World::new();
     let directory = world.file().parent().unwrap().to_owned();
