@@ -250,11 +250,17 @@ impl Registrations {
             return Ok(credential);
         }
         let said = self.said(&entry.id);
-        self.register(&entry)?;
-        if let Err(error) = self.keep(|journal| journal.add(&entry)) {
+        // Before anything is registered: a file that is written anew must not say what is refused after all.
+        let mut journal = self.journal()?;
+        if let Err(refused) = self.register(&entry) {
+            self.journal = Some(journal);
+            return Err(refused.into());
+        }
+        if let Err(error) = journal.add(&entry) {
             self.undo(&entry, said);
             return Err(error);
         }
+        self.journal = Some(journal);
         Ok(credential)
     }
 
@@ -264,7 +270,9 @@ impl Registrations {
         if self.registered(task).is_none() {
             return Err(RegistrationError::NotRegistered { task: task.to_owned() });
         }
-        self.keep(|journal| journal.remove(task))?;
+        let mut journal = self.journal()?;
+        journal.remove(task)?;
+        self.journal = Some(journal);
         self.registry.remove(SourceKind::Registration, task);
         Ok(())
     }
@@ -298,19 +306,14 @@ impl Registrations {
         Some((Arc::clone(said.entry), said.is_over))
     }
 
-    /// Writes to the file that the next enforcer reads: a new one, unless this process has made it. After a failure nobody
-    /// knows what it ends with, so that it is written anew as well.
-    fn keep(
-        &mut self,
-        change: impl FnOnce(&mut Journal) -> Result<(), RegistrationError>,
-    ) -> Result<(), RegistrationError> {
-        let mut journal = match self.journal.take() {
-            Some(journal) if journal.is_in_place() => journal,
-            Some(_) | None => write(&self.path, &self.registry)?,
-        };
-        change(&mut journal)?;
-        self.journal = Some(journal);
-        Ok(())
+    /// Takes the file that the next enforcer reads, which says what the registry does: a new one, unless this process has
+    /// made it. It is put back when it says what has changed; after a failure nobody knows what it ends with, so that it
+    /// is written anew as well.
+    fn journal(&mut self) -> Result<Journal, RegistrationError> {
+        match self.journal.take() {
+            Some(journal) if journal.is_in_place() => Ok(journal),
+            Some(_) | None => write(&self.path, &self.registry),
+        }
     }
 
     /// The cgroups that somebody named, and those of the containers.
@@ -400,14 +403,9 @@ impl Registrations {
 
     /// Has the registry say what it said before a registration that cannot be kept.
     fn undo(&self, entry: &Entry, before: Option<(Arc<Entry>, bool)>) {
-        self.registry.forget(SourceKind::Registration, &entry.id);
-        let Some((before, is_over)) = before else {
-            return;
-        };
-        if let Err(error) = self.registry.register(Entry::clone(&before)) {
+        let before = before.map(|(before, is_over)| (Entry::clone(&before), is_over));
+        if let Err(error) = self.registry.undo(&entry.id, before) {
             warn!(task = entry.task.as_str(), %error, "a registration is lost");
-        } else if is_over {
-            self.registry.remove(SourceKind::Registration, &before.id);
         }
     }
 

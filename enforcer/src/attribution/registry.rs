@@ -90,9 +90,22 @@ impl Registry {
         self.change(|tasks| tasks.remove(source, id))
     }
 
-    /// Forgets what a source said of a container, as if it had never been said.
-    pub fn forget(&self, source: SourceKind, id: &str) {
-        self.change(|tasks| tasks.forget(source, id));
+    /// Has a registration say what it said before its last change, and whether it was taken back, as if it had never said
+    /// anything else. Nothing of it is free in between.
+    pub fn undo(&self, id: &str, before: Option<(Entry, bool)>) -> Result<(), Refused> {
+        let conflicts = self.change(|tasks| -> Result<_, Refused> {
+            let Some((before, is_over)) = before else {
+                tasks.forget(SourceKind::Registration, id);
+                return Ok(Vec::new());
+            };
+            let conflicts = tasks.register(before)?;
+            if is_over {
+                tasks.remove(SourceKind::Registration, id);
+            }
+            Ok(conflicts)
+        })?;
+        self.tell(conflicts.into_iter().map(Alarm::Claim).collect());
+        Ok(())
     }
 
     /// Takes in what a source says of several containers at once: nobody sees a part of it.
