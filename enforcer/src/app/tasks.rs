@@ -151,7 +151,11 @@ fn by_task(tasks: &Tasks) -> BTreeMap<TaskName, Vec<Said<'_>>> {
 }
 
 fn summaries(tasks: &Tasks, lacks: impl Fn(&TaskName, &Arc<str>) -> bool) -> Vec<Summary> {
-    let summary = |(task, said): (TaskName, Vec<Said<'_>>)| {
+    let summary = |(task, mut said): (TaskName, Vec<Said<'_>>)| {
+        let claimed = claimed(&said);
+        let leaving = said.iter().all(|said| said.is_over);
+        // Of what was taken back, only the claims say something of a task that goes on.
+        said.retain(|said| leaving || !said.is_over);
         let sources: BTreeSet<_> = said.iter().map(|said| said.source).collect();
         let containers: BTreeSet<_> = (said.iter())
             .filter(|said| !said.source.is_explicit())
@@ -162,7 +166,6 @@ fn summaries(tasks: &Tasks, lacks: impl Fn(&TaskName, &Arc<str>) -> bool) -> Vec
             .flat_map(|said| &said.entry.cgroups)
             .map(|cgroup| &cgroup.path)
             .collect();
-        let claimed = claimed(&said);
         let role_arn = said.iter().find_map(|said| said.entry.role_arn.as_ref());
         let granted = claimed.iter().filter(|id| is_own(tasks, &task, id)).count();
         Summary {
@@ -173,7 +176,7 @@ fn summaries(tasks: &Tasks, lacks: impl Fn(&TaskName, &Arc<str>) -> bool) -> Vec
             no_credentials: role_arn.is_some_and(|role_arn| lacks(&task, role_arn)),
             granted,
             refused: claimed.len() - granted,
-            leaving: said.iter().all(|said| said.is_over),
+            leaving,
             task: task.as_str().to_owned(),
         }
     };

@@ -69,6 +69,30 @@ fn what_was_taken_back_is_leaving_and_known_only_for_its_ids() {
 }
 
 #[test]
+fn what_was_taken_back_is_not_listed_of_a_task_that_goes_on() {
+    let mut known = known();
+    let mut container = entry("/ecs/web/1", "container", "id-1");
+    let id = Arc::clone(&container.id);
+    container.role_arn = Some("arn:old".into());
+    known.put(SourceKind::Docker, container).unwrap();
+    for (sources, containers, cgroups, role_arn) in [
+        (&[SourceKind::Config, SourceKind::Docker][..], 1, 2, Some("arn:old")),
+        (&[SourceKind::Config], 0, 1, None),
+    ] {
+        let web = &summaries(&known, nothing_lacks)[1];
+        assert_eq!(
+            (&*web.sources, web.containers, web.cgroups),
+            (sources, containers, cgroups)
+        );
+        assert_eq!(
+            (web.role_arn.as_deref(), web.granted, web.leaving),
+            (role_arn, 2, false)
+        );
+        known.remove(SourceKind::Docker, &id);
+    }
+}
+
+#[test]
 fn a_role_nobody_has_credentials_for_is_marked() {
     let mut known = known();
     for (cgroup, task, role_arn) in [("/docker/y", "shop", "arn:SHOP"), ("/docker/z", "stock", "arn:stock")] {
