@@ -17,8 +17,8 @@ use crate::{
         Answer,
         task::{Added, Claim, Details, Holder, NewTask, Secret, Statement, Summary},
     },
-    endpoint::Access,
     policy::{CredentialId, InvalidCredentialId},
+    upstream::Upstream,
 };
 
 // === impl Controller ===
@@ -28,7 +28,7 @@ impl Controller {
     pub(super) async fn add_tasks(&mut self, tasks: Vec<NewTask>, by: By) -> Answer {
         let attributor = Arc::clone(&self.attributor.borrow());
         let access = Arc::clone(&self.access.borrow());
-        let lacks = lacks(&access);
+        let lacks = lacks(&access.upstream);
         let until = self.registrations.deadline();
         let mut added = Vec::with_capacity(tasks.len());
         for task in tasks {
@@ -43,9 +43,7 @@ impl Controller {
             };
             let error = outcome.as_ref().err().map(ToString::to_string);
             let lacking = role_arn.filter(|role_arn| error.is_none() && lacks(&TaskName::new(&name), role_arn));
-            let warning = lacking.map(|role_arn| {
-                format!("nobody has credentials for role {role_arn:?}; configure them as [[role]], or register another")
-            });
+            let warning = lacking.map(|role_arn| without_credentials(&access.upstream, &role_arn));
             match (&error, &warning) {
                 (Some(error), _) => warn!(task = name, error, "not registered"),
                 (None, Some(warning)) => warn!(task = name, warning, "registered"),
@@ -80,14 +78,14 @@ impl Controller {
     /// All tasks there are.
     pub(super) fn list_tasks(&self) -> Answer {
         let access = Arc::clone(&self.access.borrow());
-        told(&summaries(&self.registry().read(), lacks(&access)))
+        told(&summaries(&self.registry().read(), lacks(&access.upstream)))
     }
 
     /// Everything about one task.
     pub(super) fn show_task(&self, task: &str) -> Answer {
         let hash = |credential: &CredentialId| self.recorder.hash(credential);
         let access = Arc::clone(&self.access.borrow());
-        match details(&self.registry().read(), task, hash, lacks(&access)) {
+        match details(&self.registry().read(), task, hash, lacks(&access.upstream)) {
             Some(details) => told(&details),
             None => Answer::Error(format!(
                 "nobody knows a task {task:?}; `enforcer task list` shows those there are"
@@ -119,10 +117,21 @@ impl Controller {
     }
 }
 
-/// Tells whether the enforcer itself is to have a task's credentials, and has none for its role.
-fn lacks(access: &Access) -> impl Fn(&TaskName, &Arc<str>) -> bool {
-    let embedded = access.upstream.embedded();
-    move |task, role_arn| embedded.is_some_and(|embedded| !embedded.has(Some(task), Some(role_arn)))
+/// Tells whether nobody has credentials of a task's for its role.
+fn lacks(upstream: &Upstream) -> impl Fn(&TaskName, &Arc<str>) -> bool {
+    let embedded = upstream.embedded();
+    move |task, role_arn| embedded.is_none_or(|embedded| !embedded.has(Some(task), Some(role_arn)))
+}
+
+/// What is said of that when it is registered.
+fn without_credentials(upstream: &Upstream, role_arn: &str) -> String {
+    let what_to_do = match upstream {
+        Upstream::Embedded(_) => "configure them as [[role]], or register another",
+        Upstream::EcsAgent(_) => {
+            "the ECS agent knows no roles, only credential IDs; register those it gave the task with --credential-id"
+        }
+    };
+    format!("nobody has credentials for role {role_arn:?}; {what_to_do}")
 }
 
 fn wanted(task: NewTask) -> Result<Wanted, InvalidCredentialId> {

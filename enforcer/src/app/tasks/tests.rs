@@ -1,15 +1,17 @@
 //! What is told about tasks.
 
-use std::sync::Arc;
+use std::{net::Ipv4Addr, sync::Arc};
 
-use super::{details, summaries};
+use super::{details, lacks, summaries, without_credentials};
 use crate::{
     attribution::{
         SourceKind, TaskName, Tasks,
         tests::{entry, tasks},
     },
+    config,
     control::task::Holder,
     policy::CredentialId,
+    upstream::{Upstream, Vouch},
 };
 
 /// A configured task with a container below it, and another container that claims the task's ID.
@@ -19,6 +21,16 @@ fn known() -> Tasks {
         known.put(SourceKind::Docker, entry(cgroup, task, credential)).unwrap();
     }
     known
+}
+
+/// Vouches for nobody.
+#[derive(Debug)]
+struct Nobody;
+
+impl Vouch for Nobody {
+    fn vouches_for(&self, _cgroup_id: u64) -> bool {
+        false
+    }
 }
 
 /// There are credentials for everybody.
@@ -90,6 +102,24 @@ fn what_was_taken_back_is_not_listed_of_a_task_that_goes_on() {
         );
         known.remove(SourceKind::Docker, &id);
     }
+}
+
+#[test]
+fn the_ecs_agent_has_credentials_for_no_role_and_who_registers_one_is_told_why() {
+    let agent = config::Upstream::EcsAgent {
+        address: (Ipv4Addr::LOCALHOST, 51679).into(),
+        introspection_blocked: false,
+    };
+    let agent = Upstream::build(&agent, None, Arc::new(Nobody));
+    assert!(lacks(&agent)(&TaskName::new("web"), &"arn:web".into()));
+    let warning = without_credentials(&agent, "arn:web");
+    assert!(
+        warning.contains("knows no roles") && warning.contains("--credential-id"),
+        "{warning}"
+    );
+    let embedded = Upstream::build(&config::Upstream::Embedded(Vec::new()), None, Arc::new(Nobody));
+    let warning = without_credentials(&embedded, "arn:web");
+    assert!(warning.contains("configure them as [[role]]"), "{warning}");
 }
 
 #[test]
