@@ -38,7 +38,7 @@ pub use self::{
         Believed, DOCKER_STATES, Docker, DockerConfig, DockerError, InvalidPlace, Oci, OciConfig, OciError, Place,
         Source, SourceError, SourceState, SourceStatus,
     },
-    task::{Cgroup, Entry, Fact, SourceKind, TaskName},
+    task::{Cgroup, Entry, Fact, SourceKind, TaskName, is_name},
     tasks::{Owner, Refused, Said, Taken, Tasks},
 };
 use crate::{

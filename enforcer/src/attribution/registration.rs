@@ -25,7 +25,7 @@ use super::{
     cgroup_path::{ContainerId, InvalidContainerId},
     registry::Registry,
     source::Source,
-    task::{Cgroup, Entry, Fact, SourceKind, TaskName},
+    task::{Cgroup, Entry, Fact, SourceKind, TaskName, is_name},
     tasks::Refused,
 };
 use crate::{
@@ -439,7 +439,7 @@ fn require_allowed(task: &str, role_arn: Option<&str>) -> Result<(), Registratio
     if TaskName::is_made_of_containers(task) {
         return Err(RegistrationError::NameOfContainers);
     }
-    if role_arn.is_some_and(|arn| !TaskName::is_role_arn(arn)) {
+    if role_arn.is_some_and(|arn| !is_name(arn)) {
         return Err(RegistrationError::RoleArn);
     }
     Ok(())

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::policy::CredentialId;
 
-/// The longest ARN of a role taken.
-const MAX_ARN_BYTES: usize = 512;
+/// The longest name or ARN taken.
+const MAX_NAME_BYTES: usize = 512;
 
 /// A task's name; cheap to copy.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -78,6 +78,12 @@ pub enum Fact {
     Forged,
 }
 
+/// Whether a text may be the name of what engines and agents name, or a role's ARN: people read it.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    (1..=MAX_NAME_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 // === impl TaskName ===
 
 impl TaskName {
@@ -94,12 +100,6 @@ impl TaskName {
         ["docker/", "oci/", "kubernetes/"]
             .iter()
             .any(|made| name.starts_with(made))
-    }
-
-    /// Whether a text may be a role's ARN.
-    #[must_use]
-    pub fn is_role_arn(text: &str) -> bool {
-        (1..=MAX_ARN_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
     }
 
     /// The name as text.

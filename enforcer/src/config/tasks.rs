@@ -9,7 +9,10 @@ use super::{
     Groups, InvalidConfig, Role, Task, raw,
     validate::{absolute, in_mount},
 };
-use crate::{attribution::TaskName, policy::CredentialId};
+use crate::{
+    attribution::{TaskName, is_name},
+    policy::CredentialId,
+};
 
 /// Validates the tasks, each by itself and all together.
 pub(super) fn tasks(raw: Vec<raw::Task>, groups: &Groups) -> Result<Vec<Task>, InvalidConfig> {
@@ -46,7 +49,7 @@ pub(super) fn tasks(raw: Vec<raw::Task>, groups: &Groups) -> Result<Vec<Task>, I
 }
 
 fn role_arn(arn: String) -> Result<String, InvalidConfig> {
-    if TaskName::is_role_arn(&arn) {
+    if is_name(&arn) {
         Ok(arn)
     } else {
         Err(InvalidConfig::RoleArn { arn })

@@ -8,7 +8,7 @@
 use std::{net::SocketAddrV4, sync::Arc};
 
 use crate::{
-    attribution::task::{SourceKind, TaskName},
+    attribution::task::{SourceKind, TaskName, is_name},
     policy::CredentialId,
 };
 
@@ -33,9 +33,6 @@ const DEFAULT_PORT: u16 = 80;
 
 /// How many credential IDs a container may claim: an honest one is told of one, by one variable or two.
 const MAX_CLAIMS: usize = 4;
-
-/// The longest name or ARN taken.
-const MAX_NAME_BYTES: usize = 512;
 
 /// What comes between a task's name and its role's.
 const OF_ROLE: char = '@';
@@ -103,11 +100,6 @@ fn path_at(endpoint: SocketAddrV4, uri: &str) -> Option<&str> {
         None => Some(rest).filter(|_| endpoint.port() == DEFAULT_PORT)?,
     };
     path.starts_with('/').then_some(path)
-}
-
-/// Whether a text may name something: people read it.
-pub(super) fn is_name(text: &str) -> bool {
-    !text.is_empty() && text.len() <= MAX_NAME_BYTES && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 // === impl Named ===

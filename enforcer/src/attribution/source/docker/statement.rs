@@ -5,14 +5,9 @@
 
 use std::{net::SocketAddrV4, path::PathBuf};
 
-use super::{
-    super::told::{self, is_name},
-    container::Container,
-    labeled::Labeled,
-    place::Placing,
-};
+use super::{super::told, container::Container, labeled::Labeled, place::Placing};
 use crate::attribution::{
-    Cgroup, Entry, Fact, TaskName,
+    Cgroup, Entry, Fact, TaskName, is_name,
     kubernetes::{NotOfThisPod, Pod},
 };
 
