@@ -28,12 +28,12 @@ impl Controller {
     pub(super) async fn add_tasks(&mut self, tasks: Vec<NewTask>, by: By) -> Answer {
         let attributor = Arc::clone(&self.attributor.borrow());
         let access = Arc::clone(&self.access.borrow());
-        let lacks = lacks(&access.upstream);
         let until = self.registrations.deadline();
         let mut added = Vec::with_capacity(tasks.len());
         for task in tasks {
             let name = task.task.clone();
-            let role_arn = task.role_arn.as_deref().map(Arc::from);
+            let role_arn: Option<Arc<str>> = task.role_arn.as_deref().map(Arc::from);
+            let has_id = !task.credential_ids.is_empty();
             let outcome = match wanted(task) {
                 Ok(wanted) => {
                     let trusts = |path: &Path| attributor.trusts(path);
@@ -42,8 +42,8 @@ impl Controller {
                 Err(error) => Err(error.into()),
             };
             let error = outcome.as_ref().err().map(ToString::to_string);
-            let lacking = role_arn.filter(|role_arn| error.is_none() && lacks(&TaskName::new(&name), role_arn));
-            let warning = lacking.map(|role_arn| without_credentials(&access.upstream, &role_arn));
+            let warning = (role_arn.filter(|_| error.is_none()))
+                .and_then(|role_arn| without_credentials(&access.upstream, &TaskName::new(&name), &role_arn, has_id));
             match (&error, &warning) {
                 (Some(error), _) => warn!(task = name, error, "not registered"),
                 (None, Some(warning)) => warn!(task = name, warning, "registered"),
@@ -117,21 +117,26 @@ impl Controller {
     }
 }
 
-/// Tells whether nobody has credentials of a task's for its role.
+/// Tells whether the enforcer itself is to have a task's credentials, and has none for its role.
 fn lacks(upstream: &Upstream) -> impl Fn(&TaskName, &Arc<str>) -> bool {
     let embedded = upstream.embedded();
-    move |task, role_arn| embedded.is_none_or(|embedded| !embedded.has(Some(task), Some(role_arn)))
+    move |task, role_arn| embedded.is_some_and(|embedded| !embedded.has(Some(task), Some(role_arn)))
 }
 
-/// What is said of that when it is registered.
-fn without_credentials(upstream: &Upstream, role_arn: &str) -> String {
-    let what_to_do = match upstream {
-        Upstream::Embedded(_) => "configure them as [[role]], or register another",
-        Upstream::EcsAgent(_) => {
-            "the ECS agent knows no roles, only credential IDs; register those it gave the task with --credential-id"
-        }
+/// Why the role that a task was registered with gives it nothing, if it does not. `has_id` tells whether it was registered
+/// with a credential ID, too.
+fn without_credentials(upstream: &Upstream, task: &TaskName, role_arn: &Arc<str>, has_id: bool) -> Option<String> {
+    let (is_without, what_to_do) = match upstream {
+        Upstream::Embedded(_) => (
+            lacks(upstream)(task, role_arn),
+            "configure them as [[role]], or register another",
+        ),
+        Upstream::EcsAgent(_) => (
+            !has_id,
+            "the ECS agent knows no roles, only credential IDs; register those it gave the task with --credential-id",
+        ),
     };
-    format!("nobody has credentials for role {role_arn:?}; {what_to_do}")
+    is_without.then(|| format!("nobody has credentials for role {role_arn:?}; {what_to_do}"))
 }
 
 fn wanted(task: NewTask) -> Result<Wanted, InvalidCredentialId> {

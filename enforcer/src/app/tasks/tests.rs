@@ -105,21 +105,25 @@ fn what_was_taken_back_is_not_listed_of_a_task_that_goes_on() {
 }
 
 #[test]
-fn the_ecs_agent_has_credentials_for_no_role_and_who_registers_one_is_told_why() {
+fn who_registers_a_role_that_gives_nothing_is_told_why() {
     let agent = config::Upstream::EcsAgent {
         address: (Ipv4Addr::LOCALHOST, 51679).into(),
         introspection_blocked: false,
     };
     let agent = Upstream::build(&agent, None, Arc::new(Nobody));
-    assert!(lacks(&agent)(&TaskName::new("web"), &"arn:web".into()));
-    let warning = without_credentials(&agent, "arn:web");
+    let embedded = Upstream::build(&config::Upstream::Embedded(Vec::new()), None, Arc::new(Nobody));
+    let (task, role) = (TaskName::new("web"), Arc::from("arn:web"));
+    let warning = without_credentials(&agent, &task, &role, false).unwrap();
     assert!(
         warning.contains("knows no roles") && warning.contains("--credential-id"),
         "{warning}"
     );
-    let embedded = Upstream::build(&config::Upstream::Embedded(Vec::new()), None, Arc::new(Nobody));
-    let warning = without_credentials(&embedded, "arn:web");
-    assert!(warning.contains("configure them as [[role]]"), "{warning}");
+    assert_eq!(without_credentials(&agent, &task, &role, true), None);
+    for has_id in [false, true] {
+        let warning = without_credentials(&embedded, &task, &role, has_id).unwrap();
+        assert!(warning.contains("configure them as [[role]]"), "{warning}");
+    }
+    assert!(lacks(&embedded)(&task, &role) && !lacks(&agent)(&task, &role));
 }
 
 #[test]
