@@ -7,6 +7,7 @@ pub(crate) mod inherited;
 pub(crate) mod mapping;
 pub(crate) mod memory;
 pub(crate) mod namespace;
+pub(crate) mod rcu;
 pub(crate) mod readiness;
 pub(crate) mod sockaddr;
 pub(crate) mod socket;

@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, net::SocketAddrV4, path::PathBuf, sync::Arc};
 use jiff::Timestamp;
 use tokio::{
     sync::watch,
-    task::{JoinError, spawn_blocking},
+    task::{JoinError, block_in_place, spawn_blocking},
 };
 use tracing::{error, info};
 
@@ -243,8 +243,8 @@ impl Controller {
         let common = config.protect.common_bits(&self.config.protect);
         let careful = Arc::unwrap_or_clone(Arc::clone(&rules)).with_exceptions_among(common);
         self.classes.apply(Arc::new(careful)).await?;
-        self.tables
-            .write(&kernel::bpf_config(&config, &self.cgroups, &self.own_cgroup))?;
+        let in_kernel = kernel::bpf_config(&config, &self.cgroups, &self.own_cgroup);
+        block_in_place(|| self.tables.write(&in_kernel))?;
         self.classes.apply(rules).await?;
         let access = Arc::new(access);
         // Roles are known before who has them: a request in between gets the answer of before.

@@ -112,10 +112,15 @@ impl Classes {
         Ok(Self { map })
     }
 
-    /// Says how a cgroup and its descendants are treated.
+    /// Says how a cgroup and its descendants are treated. What is so already is not written: the room of what is replaced is
+    /// another cgroup's at once, while a hook may still read it.
     pub fn set(&mut self, cgroup_id: u64, treatment: Treatment) -> Result<(), BpfError> {
+        let raw = treatment.to_raw();
+        if self.map.get(&cgroup_id, 0).is_ok_and(|present| present == raw) {
+            return Ok(());
+        }
         self.map
-            .insert(cgroup_id, treatment.to_raw(), 0)
+            .insert(cgroup_id, raw, 0)
             .map_err(map_error("write", "CLASSES"))
     }
 

@@ -98,17 +98,26 @@ impl Tables {
         self.write_filter(&filter, |_present, wanted| wanted)
     }
 
+    /// The kernel reuses the room of what was replaced or removed at once, for another address even while a hook still reads
+    /// it. So what stays as it is is not written, and what is not has no successor before every hook is done with it.
     fn write_rules(&mut self, wanted: &StdHashMap<Address, AddressRule>) -> Result<(), BpfError> {
         let map = &mut self.addresses;
-        for (address, rule) in wanted {
-            map.insert(address, rule, 0).map_err(map_error("write", "ADDRESSES"))?;
-        }
-        let present: Vec<Address> = map
-            .keys()
+        let present: StdHashMap<Address, AddressRule> = map
+            .iter()
             .collect::<Result<_, _>>()
             .map_err(map_error("list", "ADDRESSES"))?;
-        for address in present.iter().filter(|address| !wanted.contains_key(address)) {
+        for (address, rule) in wanted
+            .iter()
+            .filter(|(address, rule)| present.get(address) != Some(rule))
+        {
+            map.insert(address, rule, 0).map_err(map_error("write", "ADDRESSES"))?;
+            if present.contains_key(address) {
+                sys::rcu::wait_for_readers();
+            }
+        }
+        for address in present.keys().filter(|address| !wanted.contains_key(address)) {
             map.remove(address).map_err(map_error("clean", "ADDRESSES"))?;
+            sys::rcu::wait_for_readers();
         }
         Ok(())
     }
